@@ -1,0 +1,107 @@
+"""Where in a model the foreground is read, and how well it finds the animal.
+
+The paper chose its features by localisation (appendix A.1) and its code warns that the component has to be checked
+for each kind of feature. `python -m lib.mutual.foreground` makes that choice for the miniatures, on the train split
+and never on val, and writes it to data/models.csv with its score.
+"""
+
+import itertools
+import sys
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional as F
+
+from lib import datasets, models
+from lib.mutual import parts
+from lib.paths import DATA
+
+GROUP = 50  # images that share one decomposition; a class folder of ImageNet's validation set holds 50
+FEATURES = {"ViT": ("tokens", "keys", "values"), "ResNet": ("tokens",), "ConvNeXt": ("tokens",)}
+LAYERS = (-1, -2)
+
+
+def setting_of(clip, published=False):
+    """Where the foreground is read: dict of feature, layer, method and component, from data/models.csv.
+
+    At the paper's scale, and with `published`, what the released notebook does: last-layer tokens, second singular
+    vector. For a miniature, the setting that localised best on the train split.
+    """
+    kind = "mini" if clip.miniature and not published and clip.row.get("mini_feature") else "foreground"
+    return {
+        "feature": clip.row.get(f"{kind}_feature") or "tokens",
+        "layer": int(clip.row.get(f"{kind}_layer") or -1),
+        "method": clip.row.get(f"{kind}_method") or "svd",
+        "component": int(clip.row[f"{kind}_component"]) if clip.row.get(f"{kind}_component") not in (None, "") else 1,
+    }
+
+
+def groups(labels, size=GROUP):
+    """Indices of the images that are decomposed together: a list of int arrays, one class each, `size` at most."""
+    found = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        found += np.array_split(members, int(np.ceil(len(members) / size)))
+    return found
+
+
+def masks(clip, pixels, setting, scope="class", components="released"):
+    """Foreground of the images of one group: features [B, P, C], bool [B, h, w].
+
+    `setting` as from `setting_of`; `scope` and `components` as in `parts.foreground`.
+    """
+    features, grid = clip.patch_features(pixels, setting["feature"], setting["layer"])
+    found = parts.foreground(features, grid, setting["component"], scope, setting["method"], components)
+    return features, found
+
+
+def intersection_over_union(found, truth):
+    """Overlap of masks bool [n, h, w] with true masks bool [n, H, W], both scaled to H x W: float [n]."""
+    found = F.interpolate(found[:, None].float(), truth.shape[1:])[:, 0].bool().cpu()
+    return ((found & truth).sum((1, 2)) / (found | truth).sum((1, 2)).clamp(min=1)).numpy()
+
+
+def animals(data, indices):
+    """True masks of the animals, all parts together: bool [n, H, W] (bestiary only)."""
+    return torch.stack([torch.from_numpy(np.any(list(data.part_masks(i).values()), axis=0)) for i in indices])
+
+
+def localisation(clip, data, setting, **options):
+    """Intersection over union of the foreground with the true animal, image by image: float [n] (bestiary only)."""
+    found = np.zeros(len(data))
+    for members in groups(data.labels):
+        _, mask = masks(clip, clip.pixels(data.image(i) for i in members), setting, **options)
+        found[members] = intersection_over_union(mask, animals(data, members))
+    return found
+
+
+def candidates(family):
+    """The settings that are tried for a family: list of dicts."""
+    tried = itertools.product(FEATURES[family], LAYERS, ("svd", "pca"), (0, 1))
+    return [dict(zip(("feature", "layer", "method", "component"), t, strict=True)) for t in tried]
+
+
+def choose(clip, data):
+    """Mean localisation of every candidate setting, best first: DataFrame with a column `iou`."""
+    tried = candidates(clip.family)
+    scores = [{**setting, "iou": localisation(clip, data, setting).mean()} for setting in tried]
+    return pd.DataFrame(scores).sort_values("iou", ascending=False, ignore_index=True)
+
+
+def main(names=()):
+    """Choose for the miniatures `names` (default: all of data/models.csv) and write the choice there."""
+    data = datasets.load("bestiary", split="train", limit=480, seed=0)
+    path = DATA / "models.csv"
+    for name in names or models.catalogue().index:
+        best = choose(models.load(name), data).iloc[0]
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("name")
+        for key in ("feature", "layer", "method", "component"):
+            rows.loc[name, f"mini_{key}"] = str(best[key])
+        rows.loc[name, "mini_localisation"] = f"{best['iou']:.3f}"
+        rows.to_csv(path)
+        print(name, *rows.loc[name, rows.columns.str.startswith("mini_")])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

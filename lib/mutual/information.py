@@ -1,0 +1,167 @@
+"""What the descriptors of an image and of its class share: the information measure, its dynamics, and AUC.
+
+The vision side of an image is its list of N distinct descriptors, most relevant first; the language side is
+the list of the M descriptors nearest to a class name; K of them are in both. The paper writes (equations 1
+and 3)
+
+    I = H(vision) + H(language) - H(vision, language),   H(vision) = ln N,   H(language) = ln M,
+
+and takes the joint entropy from the table T_ij = [descriptor i = descriptor j], scaled to sum 1: K equal
+entries, so H(vision, language) = ln K. The paper's last line (equation 9) has a plus before that term, and so
+has the released code. Three readings follow:
+
+"released" is ln N + ln M + ln K = ln(N·M·K), and 0 when K = 0: what was run and published. It grows with the
+overlap, but a single match is already worth ln(N·M), 6.6 nats for N = 15 and M = 50.
+
+"definition" is ln N + ln M - ln K = ln(N·M / K), and 0 when K = 0: the formula with its own minus sign. It
+*falls* as the overlap grows, because ln N and ln M are not the entropies of the table's margins.
+
+"consistent" is ln K, and 0 when K = 0: the mutual information of that table, with margins and joint entropy
+taken from the same table. A single match says nothing, since each side then holds one matched descriptor.
+
+All in nats. Ids are integers; lists are padded with -1 at their end.
+"""
+
+import numpy as np
+import torch
+
+from lib.errors import UserError
+
+MEASURES = ("released", "definition", "consistent")
+REMOVALS = ("dummy", "drop")
+
+
+def information(n, m, k, measure="released"):
+    """Information in nats of lists of n and m descriptors with k in common, elementwise; 0 where k is 0.
+
+    "released" ln(n·m·k), "definition" ln(n·m/k), "consistent" ln k: see the top of this module.
+    """
+    if measure not in MEASURES:
+        raise UserError(f"Information measure '{measure}' is unknown; choose one of {', '.join(MEASURES)}.")
+    n, m, k = np.broadcast_arrays(*(np.asarray(_array(x), dtype=float) for x in (n, m, k)))
+    if (k < 0).any() or (k > np.minimum(n, m)).any():
+        raise UserError(
+            "The overlap k must lie between 0 and the length of the shorter list; check the counts."
+        )
+    some = k > 0
+    log_n, log_m, log_k = (np.log(np.where(some, x, 1)) for x in (n, m, k))
+    if measure == "released":
+        return log_n + log_m + log_k
+    return log_n + log_m - log_k if measure == "definition" else log_k
+
+
+def language_concepts(scores, classes, top_u):
+    """The descriptors nearest to each image's class name, nearest first.
+
+    scores [classes, D] (class text and descriptor text), classes int [B] (the predicted class of each image)
+    -> int64 [B, top_u]. Paper section 3.2, where their number is called u.
+    """
+    scores = _array(scores)
+    if not 1 <= top_u <= scores.shape[1]:
+        raise UserError(
+            f"top_u = {top_u} was given for a bank of {scores.shape[1]} descriptors; expected between 1 "
+            "and the size of the bank."
+        )
+    if not np.isfinite(scores).all():
+        raise UserError("The class-descriptor scores contain NaN or infinite values; check the weights.")
+    nearest = np.argsort(-scores, axis=1, kind="stable")[:, :top_u]
+    return nearest[_array(classes)]
+
+
+def matches(vision_ids, language_ids):
+    """Which vision-side descriptors the language side has too: [B, N], [B, M] -> bool [B, N]."""
+    vision, language = _lists(vision_ids, "vision"), _lists(language_ids, "language")
+    if len(vision) != len(language):
+        raise UserError(
+            f"{len(vision)} vision lists and {len(language)} language lists were given; expected one "
+            "of each for every image."
+        )
+    return ((vision[:, :, None] == language[:, None, :]) & (vision >= 0)[:, :, None]).any(axis=2)
+
+
+def overlap_counts(vision_ids, language_ids):
+    """Lengths of both lists and of their overlap for each image: (n, m, k), each int [B]."""
+    k = matches(vision_ids, language_ids).sum(axis=1)
+    return (_array(vision_ids) >= 0).sum(axis=1), (_array(language_ids) >= 0).sum(axis=1), k
+
+
+def last_hit(vision_ids, language_ids):
+    """Rank (from 1) of the last vision-side descriptor that the language side has too; 0 if none: int [B].
+
+    That many descriptors must be removed until a "released" curve is 0, so that AUC mostly measures this.
+    """
+    hits = matches(vision_ids, language_ids)
+    return (hits * np.arange(1, hits.shape[1] + 1)).max(axis=1, initial=0)
+
+
+def curves(vision_ids, language_ids, measure="released", removal="dummy"):
+    """Information of each image as its descriptors are taken away, most relevant first.
+
+    [B, N], [B, M] -> float64 [B, N + 1]: entry i after i removals, the first with the full list, nan beyond
+    the end of an image's list. "dummy" (released code) overwrites a removed descriptor, so that the list
+    keeps its length; "drop" (the paper's words) shortens it. Paper section 3.3.
+    """
+    if removal not in REMOVALS:
+        raise UserError(f"Removal '{removal}' is unknown; choose 'dummy' or 'drop'.")
+    hits = matches(vision_ids, language_ids)
+    n, m, _ = overlap_counts(vision_ids, language_ids)
+    removed = np.arange(hits.shape[1] + 1)
+    left = np.maximum(n[:, None] - removed, 0)
+    k = np.pad(np.cumsum(hits[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
+    values = information(left if removal == "drop" else n[:, None], m[:, None], k, measure)
+    return np.where(removed <= n[:, None], values, np.nan)
+
+
+def padded(image_curves, length=None):
+    """Curves filled with zeros beyond their end.
+
+    [B, N + 1] -> [B, length], by default as long as the longest list of descriptors needs. AUC depends on
+    `length`: give the same to sets of images that are to be compared.
+    """
+    image_curves = np.asarray(image_curves, dtype=float)
+    longest = int((~np.isnan(image_curves)).sum(axis=1).max(initial=0))
+    length = longest if length is None else length
+    if length < longest:
+        raise UserError(
+            f"length = {length} was given for curves of up to {longest} points; expected at least that."
+        )
+    filled = np.nan_to_num(image_curves[:, :length])
+    return np.pad(filled, ((0, 0), (0, length - filled.shape[1])))
+
+
+def image_scores(image_curves, length=None):
+    """MI (first point) and AUC of each image's padded curve: (float64 [B], float64 [B]).
+
+    Their means over images are the MI and the AUC of the mean curve: resample these to get intervals.
+    """
+    values = padded(image_curves, length)
+    return values[:, 0], values.mean(axis=1)
+
+
+def mean_curve(image_curves, length=None):
+    """Mean of the padded curves, [B, N + 1] -> [length]; its first point is a data set's MI (Table 3)."""
+    return padded(image_curves, length).mean(axis=0)
+
+
+def auc(curve):
+    """ "Area" under a curve as published: the plain mean of its points, along the last axis."""
+    return np.asarray(curve, dtype=float).mean(axis=-1)
+
+
+def _array(values):
+    return torch.as_tensor(values).cpu().numpy()
+
+
+def _lists(ids, side):
+    ids = _array(ids)
+    if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
+        raise UserError(
+            f"The {side} lists have shape {ids.shape} and type {ids.dtype}; expected integers "
+            "[images, descriptors]."
+        )
+    if ((ids[:, 1:] >= 0) & (ids[:, :-1] < 0)).any():
+        raise UserError(f"A {side} list has an id after its -1 padding; expected the padding at the end.")
+    in_order = np.sort(ids, axis=1)
+    if ((in_order[:, 1:] == in_order[:, :-1]) & (in_order[:, 1:] >= 0)).any():
+        raise UserError(f"A {side} list holds the same descriptor twice; expected distinct ids.")
+    return ids

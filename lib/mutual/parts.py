@@ -1,0 +1,229 @@
+"""The animal and its parts in patch features: singular-vector foreground, PCA parts, K-means parts.
+
+Patch features have the shape [images, patches, width]; masks and label maps [images, height, width] of the
+patch grid. "Class" scope treats the images given as one class and decomposes all their patches together.
+"""
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from lib.errors import UserError
+
+SECOND_COMPONENT = 5  # patches: the released code keeps a second component of at least this size
+EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
+
+
+def singular_vectors(features, count=3, normalise=True, scope="class"):
+    """Leading left singular vectors of the patch features, foreground side positive.
+
+    features [B, P, C] -> float64 [B, P, count]. The rows are scaled to unit length when `normalise`. With
+    scope "class" the B·P patches form one matrix (released code); with "image" each image has its own (the
+    paper's affinity matrix f fᵀ has the same eigenvectors). Paper section 3.1.
+    """
+    rows = _rows(features, scope)
+    if normalise:
+        rows = torch.nn.functional.normalize(rows, dim=-1)
+    vectors, _, _ = _decompose(rows, count)
+    return _minority_positive(vectors).reshape(*features.shape[:2], count)
+
+
+def principal_components(features, count=3, scope="class"):
+    """Scores of the patches on the leading principal components, foreground side positive.
+
+    features [B, P, C] -> float64 [B, P, count]; centred, not normalised (the released code's other method).
+    """
+    rows = _rows(features, scope)
+    vectors, values, _ = _decompose(rows - rows.mean(dim=1, keepdim=True), count)
+    return _minority_positive(vectors * values[:, None]).reshape(*features.shape[:2], count)
+
+
+def foreground(
+    features, grid, component=1, scope="class", method="svd", components="released", threshold=None
+):
+    """Patches of the prominent object: the rarer sign of one component, then its largest connected patch.
+
+    features [B, P, C], grid (h, w) with h·w = P -> bool [B, h, w]. `component` counts from 0; `method` is
+    "svd" (`singular_vectors`, published default with component 1) or "pca" (`principal_components`).
+    `threshold` None cuts at zero; a number cuts the component after scaling it to 0..1 (released alternative:
+    0.4). `components`: see `connected`. An image left without any patch gets the whole image as foreground.
+    Paper section 3.1 and appendix A.
+    """
+    if grid[0] * grid[1] != features.shape[1]:
+        raise UserError(
+            f"The grid {tuple(grid)} does not hold the {features.shape[1]} patches given; "
+            "pass the grid that came with the features."
+        )
+    if method not in ("svd", "pca"):
+        raise UserError(f"Foreground method '{method}' is unknown; choose 'svd' or 'pca'.")
+    decompose = singular_vectors if method == "svd" else principal_components
+    values = decompose(features, count=component + 1, scope=scope)[..., component]
+    if threshold is None:
+        mask = values > 0
+    else:
+        flat = values.reshape(1, -1) if scope == "class" else values
+        mask = (_scaled(flat, dim=1) >= threshold).reshape(values.shape)
+    return connected(mask.reshape(-1, *grid), components)
+
+
+def connected(mask, components="released"):
+    """Keep the largest 8-connected component of each mask; a mask without any patch becomes the whole image.
+
+    mask bool [B, h, w] -> bool [B, h, w]. "largest" (paper), "released" (also the second largest if it has at
+    least 5 patches), "all" (leave the mask as it is). Of components of equal size the first in reading order
+    wins.
+    """
+    keep = {"released": 2, "largest": 1, "all": None}
+    if components not in keep:
+        raise UserError(f"Component rule '{components}' is unknown; choose 'released', 'largest' or 'all'.")
+    kept = [_largest(image, keep[components]) for image in mask.cpu().numpy()]
+    return torch.from_numpy(np.stack(kept)).to(mask.device)
+
+
+def pca_parts(features, mask, parts=5, signs=None):
+    """Give each foreground patch the principal component on which it scores highest.
+
+    features [B, P, C], mask bool [B, h, w] -> int64 [B, h, w], -1 outside the mask. The components are fitted
+    on all foreground patches together and each is scaled to 0..1 (paper section 3.1). The direction of a
+    component is arbitrary but decides who scores highest: as in scikit-learn, the largest weight is positive;
+    `signs` (+1 or -1 for each part) turns components round to see what hangs on it. Never more components
+    than patches.
+    """
+    rows = _foreground_rows(features, mask, parts)
+    centred = rows - rows.mean(dim=0)
+    vectors, values, axes = _decompose(centred[None], min(parts, *rows.shape))
+    largest = axes[0].gather(0, axes[0].abs().argmax(dim=0, keepdim=True))
+    scores = vectors[0] * values[0] * torch.where(largest < 0, -1.0, 1.0)
+    if signs is not None:
+        scores = scores * torch.tensor(signs, device=scores.device)[: scores.shape[1]]
+    return _label_map(_scaled(scores, dim=0).argmax(dim=1), mask)
+
+
+def kmeans_parts(features, mask, parts=5, seed=0):
+    """Cluster the foreground patches of all images together by K-means on rows of unit length.
+
+    features [B, P, C], mask bool [B, h, w] -> int64 [B, h, w], -1 outside the mask. Paper section 3.1.
+    """
+    rows = torch.nn.functional.normalize(_foreground_rows(features, mask, parts), dim=1)
+    return _label_map(kmeans(rows, parts, seeds=(seed,))[0], mask)
+
+
+def kmeans(rows, clusters, seeds=(0,), rounds=500, tolerance=1e-4):
+    """Lloyd's algorithm from random rows, once for each seed, all seeds at the same time.
+
+    rows [n, C] -> int64 [seeds, n]. Stops when the squared sum of the centres' shifts is below `tolerance`,
+    as the released code does; a cluster that loses its last row keeps its centre. A seed's result does not
+    depend on the other seeds. With fewer rows than clusters, there are as many clusters as rows.
+    """
+    starts = [torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    centres = rows[torch.stack(starts)[:, :clusters].to(rows.device)]
+    labels = torch.full((len(seeds), len(rows)), -1, device=rows.device)
+    moving = torch.ones(len(seeds), dtype=torch.bool, device=rows.device)
+    for _ in range(rounds):
+        # |x - c|² without |x|², which is the same for every centre
+        distance = (centres**2).sum(dim=-1)[..., None] - 2 * centres @ rows.T
+        labels = torch.where(moving[:, None], distance.argmin(dim=1), labels)
+        members = torch.nn.functional.one_hot(labels, centres.shape[1]).to(rows.dtype).transpose(1, 2)
+        sizes = members.sum(dim=-1, keepdim=True)
+        updated = torch.where(sizes > 0, members @ rows / sizes.clamp(min=1), centres)
+        shift = (updated - centres).norm(dim=-1).sum(dim=1) ** 2
+        centres = torch.where(moving[:, None, None], updated, centres)
+        moving = moving & (shift >= tolerance)
+        if not moving.any():
+            break
+    return labels
+
+
+def _rows(features, scope):
+    """One matrix of patches for each scope: float64 [1, B·P, C] or [B, P, C]."""
+    if scope not in ("class", "image"):
+        raise UserError(f"Scope '{scope}' is unknown; choose 'class' or 'image'.")
+    _require_finite(features)
+    features = features.double()
+    return features if scope == "image" else features.reshape(1, -1, features.shape[-1])
+
+
+def _require_finite(features):
+    if features.ndim != 3:
+        raise UserError(
+            f"Patch features of shape {tuple(features.shape)} were given; expected [images, patches, width]."
+        )
+    if not torch.isfinite(features).all():
+        raise UserError(
+            "The patch features contain NaN or infinite values; check the weights and the precision."
+        )
+
+
+def _decompose(rows, count):
+    """Thin singular value decomposition [B, n, C] -> U [B, n, count], S [B, count], V [B, C, count].
+
+    By the eigenvectors of the smaller Gram matrix: the patches of a class are many more than the features'
+    width, so that this is several times cheaper than a full decomposition; in float64 the leading vectors
+    agree with it.
+    """
+    if count > min(rows.shape[1:]):
+        raise UserError(
+            f"{count} components were asked of {rows.shape[1]} patches of width {rows.shape[2]}; "
+            "ask for fewer."
+        )
+    tall = rows.shape[1] >= rows.shape[2]
+    gram = rows.mT @ rows if tall else rows @ rows.mT
+    values, vectors = torch.linalg.eigh(gram)
+    values = values[:, -count:].flip(1).clamp(min=0).sqrt()
+    one_side = vectors[:, :, -count:].flip(2)
+    inverse = torch.where(values > 1e-10 * values[:, :1], 1 / values, 0.0)[:, None]
+    other_side = (rows if tall else rows.mT) @ one_side * inverse
+    return (other_side, values, one_side) if tall else (one_side, values, other_side)
+
+
+def _minority_positive(vectors):
+    """Turn each column [B, n, count] so that its rarer sign is positive.
+
+    A column of one sign only is made positive, and at exactly half and half the largest entry is: the
+    released code leaves both to the solver.
+    """
+    largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
+    vectors = torch.where(largest < 0, -vectors, vectors)
+    share = (vectors > 0).double().mean(dim=1, keepdim=True)
+    return torch.where((share > 0.5) & (share < 1), -vectors, vectors)
+
+
+def _scaled(values, dim):
+    """Scale to 0..1 along a dimension; a constant becomes 0."""
+    low, high = values.amin(dim=dim, keepdim=True), values.amax(dim=dim, keepdim=True)
+    return (values - low) / torch.where(high > low, high - low, 1.0)
+
+
+def _largest(mask, keep):
+    if not mask.any():
+        return np.ones_like(mask)
+    if keep is None:
+        return mask
+    labels, _ = ndimage.label(mask, structure=EIGHT_NEIGHBOURS)
+    names, first, sizes = np.unique(labels, return_index=True, return_counts=True)
+    order = [i for i in np.lexsort((first, -sizes)) if names[i] != 0]
+    kept = order[:1] + [i for i in order[1:keep] if sizes[i] >= SECOND_COMPONENT]
+    return np.isin(labels, names[kept])
+
+
+def _foreground_rows(features, mask, parts):
+    """Features of the patches inside the mask, float64 [n, C], image after image."""
+    _require_finite(features)
+    if parts < 1:
+        raise UserError(f"parts = {parts} was given; expected at least 1.")
+    if mask.shape[0] != features.shape[0] or mask[0].numel() != features.shape[1]:
+        raise UserError(
+            f"A mask of shape {tuple(mask.shape)} does not fit features of shape "
+            f"{tuple(features.shape)}; expected one mask entry for each patch."
+        )
+    if not mask.any():
+        raise UserError(
+            "The foreground mask is empty in every image; pass the mask that `foreground` returns."
+        )
+    return features.double()[mask.reshape(mask.shape[0], -1)]
+
+
+def _label_map(labels, mask):
+    maps = torch.full(mask.shape, -1, dtype=torch.int64, device=mask.device)
+    maps[mask] = labels
+    return maps

@@ -1,0 +1,64 @@
+"""Red-circle prompts: a part is pointed out to CLIP by a red ellipse around it (paper appendix F)."""
+
+import cv2
+import numpy as np
+import torch
+
+from lib.errors import UserError
+
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+VARIANTS = ("outline", "grey outside", "blur outside")
+
+
+def red_circles(pixels, label_maps, thickness=1, blur=11):
+    """Draw each part's ellipse in three variants: outline, and outline with all outside it grey or blurred.
+
+    pixels uint8 [n, 3, S, S], label_maps int [n, h, w] (part numbers from 0, -1 elsewhere; scaled to S by
+    nearest neighbour) -> prompts uint8 [m, 3 variants, 3, S, S], image_index int64 [m], part_index int64 [m],
+    ordered by image, then by part. The ellipse is fitted to the outer contour of the part's largest piece.
+    `thickness` and the width of the Gaussian `blur` are in pixels.
+    """
+    if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.dtype != torch.uint8:
+        raise UserError(
+            f"Pixels of shape {tuple(pixels.shape)} and type {pixels.dtype} were given; expected uint8 "
+            "[images, 3, height, width]."
+        )
+    if len(label_maps) != len(pixels):
+        raise UserError(
+            f"{len(label_maps)} label maps were given for {len(pixels)} images; expected one for each."
+        )
+    images = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    label_maps = label_maps.cpu().numpy()
+    prompts, image_index, part_index = [], [], []
+    for i, (image, labels) in enumerate(zip(images, label_maps, strict=True)):
+        grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        blurred = cv2.GaussianBlur(image, (blur, blur), 0)
+        for part in np.unique(labels[labels >= 0]):
+            mask = cv2.resize(
+                (labels == part).astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST
+            )
+            ellipse = part_ellipse(mask)
+            inside = cv2.ellipse(np.zeros_like(image), ellipse, WHITE, -1) != 0
+            for variant in (image, np.where(inside, image, grey), np.where(inside, image, blurred)):
+                prompts.append(cv2.ellipse(variant.copy(), ellipse, RED, thickness))
+            image_index.append(i)
+            part_index.append(int(part))
+    stacked = np.stack(prompts) if prompts else np.zeros((0, *images.shape[1:]), np.uint8)
+    stacked = torch.from_numpy(stacked).permute(0, 3, 1, 2).reshape(-1, 3, *pixels.shape[1:])
+    return stacked, torch.tensor(image_index, dtype=torch.int64), torch.tensor(part_index, dtype=torch.int64)
+
+
+def part_ellipse(mask):
+    """Ellipse fitted to the contour of the largest piece of a mask: ((x, y), (width, height), degrees).
+
+    mask uint8 [H, W], not empty. Where no ellipse can be fitted (fewer than 5 contour points, or all on one
+    line) it is the one through the corners of the bounding box; the released code adds random points there.
+    """
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    contour = max(contours, key=cv2.contourArea)
+    if len(contour) >= 5 and cv2.contourArea(contour) > 0:
+        ellipse = cv2.fitEllipse(contour)
+        if np.isfinite(np.hstack(ellipse)).all() and max(ellipse[1]) < 10 * max(mask.shape):
+            return ellipse
+    x, y, width, height = cv2.boundingRect(contour)
+    return (x + (width - 1) / 2, y + (height - 1) / 2), (width * 2**0.5, height * 2**0.5), 0.0

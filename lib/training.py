@@ -1,0 +1,250 @@
+"""Trains the miniature zoo: contrastive learning on the bestiary's web, one recipe a model.
+
+The recipes (data/bestiary/recipes.csv) differ in what sets the papers' models apart: how many picture-caption
+pairs there are, how many of the captions are wrong, whether a filter threw pairs out, how long the training is,
+and whether it starts from another model at a higher resolution.
+"""
+
+import json
+import os
+import platform
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from lib.bestiary import Bestiary, captions
+from lib.errors import UserError, nearest
+from lib.paths import DATA, cache_folder
+
+FOLDER = DATA / "bestiary"
+MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+PIXELS = 128  # side of the pictures that the pool keeps
+
+
+def recipe(name):
+    """One row of recipes.csv as a dict; raises UserError for another name, with the nearest ones."""
+    rows = pd.read_csv(FOLDER / "recipes.csv", keep_default_na=False).set_index("name")
+    if name not in rows.index:
+        raise UserError(f"There is no recipe for '{name}' in data/bestiary/recipes.csv.{nearest(name, rows.index)}")
+    return rows.loc[name].to_dict()
+
+
+def _draw_chunk(job):
+    """Draw a stretch of a split into the pool's file; returns its captions."""
+    split, start, stop, path = job
+    bestiary, pool = Bestiary(split, PIXELS), np.lib.format.open_memmap(path, mode="r+")
+    said = []
+    for i in range(start, stop):
+        pool[i] = np.asarray(bestiary.image(i))
+        said.append(bestiary.caption(i))
+    return said
+
+
+def pool(split="web"):
+    """All pictures and captions of a split, drawn once: (uint8 memory map [n, 128, 128, 3], list of n captions)."""
+    bestiary = Bestiary(split, PIXELS)
+    stem = cache_folder() / "bestiary" / f"{split}-{bestiary.fingerprint[:16]}"
+    pixels, texts = stem.with_suffix(".npy"), stem.with_suffix(".json")
+    if not texts.exists():
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        part = stem.with_suffix(f".{os.getpid()}.npy")
+        np.lib.format.open_memmap(part, "w+", np.uint8, (len(bestiary), PIXELS, PIXELS, 3)).flush()
+        edges = np.linspace(0, len(bestiary), 65).astype(int)
+        jobs = [(split, int(a), int(b), str(part)) for a, b in zip(edges, edges[1:], strict=False)]
+        with ProcessPoolExecutor() as workers:
+            said = sum(workers.map(_draw_chunk, jobs), [])
+        os.replace(part, pixels)
+        part = texts.with_suffix(f".{os.getpid()}.json")
+        part.write_text(json.dumps(said))
+        os.replace(part, texts)
+    return np.load(pixels, mmap_mode="r"), json.loads(texts.read_text())
+
+
+def resized(pixels, side):
+    """Pictures uint8 [n, H, W, 3] as uint8 [n, 3, side, side], with the antialiasing of the evaluation."""
+    out = torch.empty(len(pixels), 3, side, side, dtype=torch.uint8)
+    for k in range(0, len(pixels), 500):
+        chunk = torch.from_numpy(np.ascontiguousarray(pixels[k : k + 500])).permute(0, 3, 1, 2)
+        out[k : k + 500] = F.interpolate(chunk, (side, side), mode="bilinear", antialias=True)
+    return out
+
+
+def normalised(pixels, device):
+    """uint8 [n, 3, S, S] as the float32 that the vision tower reads."""
+    mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
+    std = torch.tensor(STD, device=device).view(1, 3, 1, 1)
+    return (pixels.to(device).float() / 255 - mean) / std
+
+
+def create(name):
+    """The untrained miniature `name` and its tokenizer."""
+    open_clip.add_model_config(FOLDER / "configs")
+    config = open_clip.get_model_config(f"mini-{name}")
+    tokenizer = open_clip.tokenizer.SimpleTokenizer(
+        str(FOLDER / "vocabulary.txt.gz"), context_length=config["text_cfg"]["context_length"]
+    )
+    return open_clip.create_model(f"mini-{name}"), tokenizer
+
+
+def side_of(model):
+    """The side in pixels of the pictures that a model reads."""
+    size = model.visual.image_size
+    return size if isinstance(size, int) else size[0]
+
+
+@torch.inference_mode()
+def zero_shot_top1(model, tokenizer, pixels, labels, classes, device):
+    """Zero-shot top-1 on pictures uint8 [n, 3, S, S] with the bestiary's templates."""
+    model.eval()
+    prompts = [template.format(c) for c in classes for template in captions.TEMPLATES]
+    texts = F.normalize(model.encode_text(tokenizer(prompts).to(device)), dim=-1)
+    weights = F.normalize(texts.view(len(classes), len(captions.TEMPLATES), -1).mean(1), dim=-1)
+    found = [model.encode_image(normalised(chunk, device)) @ weights.T for chunk in pixels.split(128)]
+    return float((torch.cat(found).argmax(1).cpu() == torch.as_tensor(labels)).float().mean())
+
+
+@torch.inference_mode()
+def kept_by(name, pixels, said, share, device):
+    """Indices of the `share` of pairs that the trained miniature `name` finds the most alike: a data filter."""
+    model, tokenizer = create(name)
+    model.load_state_dict({k: v.float() for k, v in load_file(FOLDER / "zoo" / f"{name}.safetensors").items()})
+    model = model.to(device).eval()
+    small, alike = resized(pixels, side_of(model)), []
+    for k in range(0, len(small), 256):
+        image = F.normalize(model.encode_image(normalised(small[k : k + 256], device)), dim=-1)
+        text = F.normalize(model.encode_text(tokenizer(said[k : k + 256]).to(device)), dim=-1)
+        alike.append((image * text).sum(1).cpu())
+    return torch.cat(alike).argsort(descending=True)[: int(share * len(said))].sort().values.numpy()
+
+
+def web_pairs(how, device, seed):
+    """The pictures and captions that a recipe trains on: (indices into the pool, list of captions, share wrong)."""
+    pixels, said = pool("web")
+    bestiary = Bestiary("web", PIXELS)
+    chosen = np.arange(how["pool"])
+    wrong = np.random.default_rng([seed, 11]).random(len(chosen)) < how["noise"]
+    texts = [bestiary.false_caption(i) if wrong[i] else said[i] for i in chosen]
+    if how["filter"]:
+        chosen = kept_by(how["filter"], pixels[: how["pool"]], texts, 1 - how["noise"], device)
+        texts, wrong = [texts[i] for i in chosen], wrong[chosen]
+    return chosen, texts, float(wrong.mean())
+
+
+def start_from(model, name):
+    """Load the trained miniature `name` into a model of the same shape at a higher resolution."""
+    state = {k: v.float() for k, v in load_file(FOLDER / "zoo" / f"{name}.safetensors").items()}
+    open_clip.model.resize_pos_embed(state, model)
+    model.load_state_dict(state)
+
+
+def train(name, seed=0, device="cpu", batch_size=256, folder=FOLDER, pairs=None, epochs=None, log=print):
+    """Train the miniature `name` by its recipe and write its weights and its training record.
+
+    `pairs` limits the number of pairs (tests), `epochs` overrides the recipe. Weights go to
+    `folder`/zoo/NAME.safetensors as float16, the record to `folder`/training/NAME.json; returns the record.
+    Contrastive loss, AdamW, one-cycle learning rate (open_clip's loss and towers).
+    """
+    how = recipe(name)
+    how["epochs"] = epochs or how["epochs"]
+    if pairs:
+        how["pool"] = min(pairs, how["pool"])
+    torch.manual_seed(seed)
+    model, tokenizer = create(name)
+    if how["start"]:
+        start_from(model, how["start"])
+    model = model.to(device)
+    side = side_of(model)
+    chosen, said, wrong = web_pairs(how, device, seed)
+    pixels, tokens = resized(pool("web")[0][chosen], side), tokenizer(said)
+    val = Bestiary("val", PIXELS)
+    held_out = resized(np.stack([np.asarray(val.image(i)) for i in range(len(val))]), side)
+    steps = how["epochs"] * (len(tokens) // batch_size)
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    optimiser = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
+        lr=how["learning_rate"], betas=(0.9, 0.98),
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, how["learning_rate"], steps, pct_start=0.1)
+    contrast, rng, history = open_clip.ClipLoss(), np.random.default_rng([seed, 12]), []
+    began = time.perf_counter()
+    for epoch in range(how["epochs"]):
+        model.train()
+        order, losses = rng.permutation(len(tokens)), []
+        for batch in np.array_split(order[: len(order) // batch_size * batch_size], len(order) // batch_size):
+            image, text, scale = model(normalised(pixels[batch], device), tokens[batch].to(device))
+            loss = contrast(image, text, scale)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            with torch.no_grad():
+                model.logit_scale.clamp_(0, np.log(100))
+            losses.append(loss.item())
+        top1 = zero_shot_top1(model, tokenizer, held_out, val.labels, val.classes, device)
+        seconds = time.perf_counter() - began
+        history.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), "top1": top1, "seconds": round(seconds, 1)})
+        log(f"{name}  epoch {epoch + 1}/{how['epochs']}  loss {history[-1]['loss']:.3f}  top-1 {top1:.3f}  {seconds:.0f} s")
+    record = {
+        "model": name, "seed": seed, "recipe": how, "batch_size": batch_size, "pairs": len(tokens),
+        "wrong_captions": wrong, "image_size": side, "parameters": sum(p.numel() for p in model.parameters()),
+        "history": history, "web": Bestiary("web", PIXELS).fingerprint, "val": val.fingerprint,
+        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+        if device == "cpu" else torch.cuda.get_device_name(device),
+        "torch": torch.__version__, "open_clip": open_clip.__version__,
+    }
+    return save(model, tokenizer, record, held_out, val, device, Path(folder))
+
+
+def save(model, tokenizer, record, held_out, val, device, folder):
+    """Write weights (float16) and record; the recorded accuracy is that of the weights as written."""
+    state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    record["top1"] = zero_shot_top1(model, tokenizer, held_out, val.labels, val.classes, device)
+    for kind in ("zoo", "training"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    weights = folder / "zoo" / f"{record['model']}.safetensors"
+    part = weights.with_suffix(".part")
+    save_file({k: v.contiguous().cpu() for k, v in state.items()}, part)
+    os.replace(part, weights)
+    page = folder / "training" / f"{record['model']}.json"
+    part = page.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(part, page)
+    return record
+
+
+def records(folder=FOLDER):
+    """The training records that exist, in the order of the recipes: dict of name to record."""
+    names = pd.read_csv(FOLDER / "recipes.csv")["name"]
+    pages = {name: Path(folder) / "training" / f"{name}.json" for name in names}
+    return {name: json.loads(page.read_text()) for name, page in pages.items() if page.exists()}
+
+
+def summary(found):
+    """One line a training: what was trained on, for how long, how well. `found` as from `records`: DataFrame."""
+    lines = [
+        {
+            "model": name,
+            "image": f"{r['image_size']} px",
+            "parameters (M)": r["parameters"] / 1e6,
+            "pairs": r["pairs"],
+            "wrong captions (%)": 100 * r["wrong_captions"],
+            "epochs": r["recipe"]["epochs"],
+            "from": r["recipe"]["start"] or "scratch",
+            "filter": r["recipe"]["filter"] or "–",
+            "loss": r["history"][-1]["loss"],
+            "top-1 (%)": 100 * r["top1"],
+            "minutes": r["history"][-1]["seconds"] / 60,
+        }
+        for name, r in found.items()
+    ]
+    return pd.DataFrame(lines)
