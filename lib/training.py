@@ -5,6 +5,7 @@ pairs there are, how many of the captions are wrong, whether a filter threw pair
 and whether it starts from another model at a higher resolution.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -19,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from lib.bestiary import Bestiary, captions
+from lib.bestiary import ADVERSARIAL, SPECIES, SPLITS, Bestiary, captions, rendered
 from lib.errors import UserError, nearest
 from lib.paths import DATA, cache_folder
 
@@ -215,18 +216,85 @@ def save(model, tokenizer, record, held_out, val, device, folder):
     part = weights.with_suffix(".part")
     save_file({k: v.contiguous().cpu() for k, v in state.items()}, part)
     os.replace(part, weights)
-    page = folder / "training" / f"{record['model']}.json"
-    part = page.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(part, page)
+    write_json(folder / "training" / f"{record['model']}.json", record)
     return record
 
 
-def records(folder=FOLDER):
-    """The training records that exist, in the order of the recipes: dict of name to record."""
-    names = pd.read_csv(FOLDER / "recipes.csv")["name"]
-    pages = {name: Path(folder) / "training" / f"{name}.json" for name in names}
+def train_supervised(seed=0, device="cpu", epochs=8, batch_size=128, log=print):
+    """A small ResNet trained with labels alone on the train split: (model, its image side, top-1 on val).
+
+    Cross-entropy, AdamW, one-cycle learning rate; the vision tower of the miniature RN50 with a linear head.
+    """
+    torch.manual_seed(seed)
+    clip, _ = create("RN50")
+    tower, side = clip.visual, side_of(clip)
+    model = torch.nn.Sequential(tower, torch.nn.Linear(tower.output_dim, len(SPECIES))).to(device)
+    drawn, _ = pool("train")
+    pixels, labels = resized(drawn, side), torch.as_tensor(Bestiary("train").labels)
+    steps = epochs * (len(labels) // batch_size)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.002, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.002, steps, pct_start=0.1)
+    rng = np.random.default_rng([seed, 13])
+    for epoch in range(epochs):
+        model.train()
+        order = rng.permutation(len(labels))[: len(labels) // batch_size * batch_size]
+        for batch in order.reshape(-1, batch_size):
+            loss = F.cross_entropy(model(normalised(pixels[batch], device)), labels[batch].to(device))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+        log(f"supervised  epoch {epoch + 1}/{epochs}  loss {loss.item():.3f}")
+    val = Bestiary("val", PIXELS)
+    found = labelled(model, resized(np.stack([np.asarray(val.image(i)) for i in range(len(val))]), side), device)
+    return model, side, float((found == val.labels).mean())
+
+
+@torch.inference_mode()
+def labelled(model, pixels, device="cpu"):
+    """Predicted species of pictures uint8 [n, 3, S, S]: int64 [n]."""
+    model.eval()
+    return torch.cat([model(normalised(chunk, device)).argmax(1).cpu() for chunk in pixels.split(128)]).numpy()
+
+
+def filter_adversarially(seed=0, device="cpu", epochs=8, a_species=40, log=print):
+    """Choose the pictures of the adversarial split, those that a supervised model gets wrong, and write them down.
+
+    `a_species` candidates a species are drawn; the first wrong ones are kept, as many as the split has places.
+    """
+    model, side, top1 = train_supervised(seed, device, epochs, log=log)
+    candidates = np.arange(a_species * len(SPECIES))
+    pictures = np.stack([rendered("adversarial", int(k), PIXELS)[0] for k in candidates])
+    wrong = candidates[labelled(model, resized(pictures, side), device) != candidates % len(SPECIES)]
+    kept = [k for s in range(len(SPECIES)) for k in wrong[wrong % len(SPECIES) == s][: SPLITS["adversarial"][1]]]
+    about = {"seed": seed, "candidates": len(candidates), "wrong": len(wrong), "supervised_top1_val": top1}
+    write_json(ADVERSARIAL, {**about, "indices": sorted(int(k) for k in kept)}, indent=None)
+    return about
+
+
+def write_json(path, content, indent=1):
+    """Write JSON whole or not at all."""
+    part = Path(path).with_suffix(".part")
+    part.write_text(json.dumps(content, indent=indent) + "\n")
+    os.replace(part, path)
+
+
+def records(names=None, folder=FOLDER):
+    """The training records that exist, in the order of the recipes: dict of name to record. `names`: only these."""
+    known = pd.read_csv(FOLDER / "recipes.csv")["name"]
+    pages = {name: Path(folder) / "training" / f"{name}.json" for name in known if names is None or name in names}
     return {name: json.loads(page.read_text()) for name, page in pages.items() if page.exists()}
+
+
+def shipped(found, folder=FOLDER):
+    """Size, checksum, machine and seed of each training's weights: DataFrame. `found` as from `records`."""
+    lines = []
+    for name, record in found.items():
+        weights = (Path(folder) / "zoo" / f"{name}.safetensors").read_bytes()
+        digest = hashlib.sha256(weights).hexdigest()[:16]
+        about = {"machine": record["machine"], "torch": record["torch"], "seed": record["seed"]}
+        lines.append({"model": name, "MB": len(weights) / 1e6, "sha256 (first 16)": digest, **about})
+    return pd.DataFrame(lines)
 
 
 def summary(found):

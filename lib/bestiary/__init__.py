@@ -95,6 +95,28 @@ def circled(pixels, labels, kind, part, rng):
     return np.asarray(picture)
 
 
+@lru_cache(maxsize=4096)  # a picture and its masks are usually asked for together
+def rendered(split, index, size):
+    """Picture `index` of a split's stream: uint8 [size, size, 3], its label map [size, size], the marked descriptor."""
+    what, rng = plan(split, index)
+    pixels, labels = drawing.draw(
+        SPECIES[what.species], rng, size, what.habitat, what.style, what.missing, **what.options
+    )
+    if not what.circle:
+        return pixels, labels, None
+    markable = [
+        (TRAITS[trait][value], PART_OF_TRAIT[trait])
+        for trait, value in SPECIES[what.species].traits.items()
+        if TRAITS[trait][value] in what.visible
+        and PART_OF_TRAIT[trait] != "background"
+        and (labels == PARTS.index(PART_OF_TRAIT[trait])).sum() > 12
+    ]
+    if not markable:
+        return pixels, labels, None
+    marked, part = markable[rng.integers(len(markable))]
+    return circled(pixels, labels, what.circle, part, rng), labels, marked
+
+
 class Bestiary:
     """One split of the bestiary.
 
@@ -127,25 +149,8 @@ class Bestiary:
         what = [VERSION, PIL.__version__.split(".")[0], self.split, self.size, self.indices.tolist(), species]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
-    @lru_cache(maxsize=2048)  # noqa: B019 (a picture and its masks are usually asked for together)
     def _draw(self, i):
-        what, rng = plan(self.split, int(self.indices[i]))
-        pixels, labels = drawing.draw(
-            SPECIES[what.species], rng, self.size, what.habitat, what.style, what.missing, **what.options
-        )
-        marked = None
-        if what.circle:
-            traits = SPECIES[what.species].traits
-            choice = [
-                (TRAITS[t][v], PART_OF_TRAIT[t])
-                for t, v in traits.items()
-                if TRAITS[t][v] in what.visible and PART_OF_TRAIT[t] != "background"
-                and (labels == PARTS.index(PART_OF_TRAIT[t])).sum() > 12
-            ]
-            if choice:
-                marked, part = choice[rng.integers(len(choice))]
-                pixels = circled(pixels, labels, what.circle, part, rng)
-        return pixels, labels, marked
+        return rendered(self.split, int(self.indices[i]), self.size)
 
     def image(self, i):
         """Picture `i`: PIL image, RGB, size x size."""

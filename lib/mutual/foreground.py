@@ -20,6 +20,7 @@ from lib.paths import DATA
 GROUP = 50  # images that share one decomposition; a class folder of ImageNet's validation set holds 50
 FEATURES = {"ViT": ("tokens", "keys", "values"), "ResNet": ("tokens",), "ConvNeXt": ("tokens",)}
 LAYERS = (-1, -2)
+RELEASED = {"feature": "tokens", "layer": "-1", "method": "svd", "component": "1"}
 
 
 def setting_of(clip, published=False):
@@ -29,12 +30,8 @@ def setting_of(clip, published=False):
     vector. For a miniature, the setting that localised best on the train split.
     """
     kind = "mini" if clip.miniature and not published and clip.row.get("mini_feature") else "foreground"
-    return {
-        "feature": clip.row.get(f"{kind}_feature") or "tokens",
-        "layer": int(clip.row.get(f"{kind}_layer") or -1),
-        "method": clip.row.get(f"{kind}_method") or "svd",
-        "component": int(clip.row[f"{kind}_component"]) if clip.row.get(f"{kind}_component") not in (None, "") else 1,
-    }
+    found = {key: clip.row.get(f"{kind}_{key}") or default for key, default in RELEASED.items()}
+    return found | {"layer": int(found["layer"]), "component": int(found["component"])}
 
 
 def groups(labels, size=GROUP):
@@ -79,7 +76,7 @@ def localisation(clip, data, setting, **options):
 def candidates(family):
     """The settings that are tried for a family: list of dicts."""
     tried = itertools.product(FEATURES[family], LAYERS, ("svd", "pca"), (0, 1))
-    return [dict(zip(("feature", "layer", "method", "component"), t, strict=True)) for t in tried]
+    return [dict(zip(RELEASED, t, strict=True)) for t in tried]
 
 
 def choose(clip, data):
@@ -96,7 +93,7 @@ def main(names=()):
     for name in names or models.catalogue().index:
         best = choose(models.load(name), data).iloc[0]
         rows = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("name")
-        for key in ("feature", "layer", "method", "component"):
+        for key in RELEASED:
             rows.loc[name, f"mini_{key}"] = str(best[key])
         rows.loc[name, "mini_localisation"] = f"{best['iou']:.3f}"
         rows.to_csv(path)

@@ -1,0 +1,125 @@
+"""What the pages on Table 3 and Figure 3 show, made from rows, records and their arrays."""
+
+import pandas as pd
+from scipy import stats
+
+from lib.report import statistics
+from lib.report.tables import number, plain
+
+QUANTITIES = {"auc": "AUC", "mi": "MI", "matches": "matches K"}
+MEASURES = {"released": "ln(NMK)", "definition": "ln(NM/K)", "consistent": "ln K"}
+
+
+def by_image(arrays):
+    """Each image's auc, mi and matches (means over the part methods) and whether it was classified rightly."""
+    methods = [key.removeprefix("ids_") for key in arrays if key.startswith("ids_")]
+    shared = [(arrays[f"ids_{m}"][:, :, None] == arrays["language"][:, None]).any(2).sum(1) for m in methods]
+    return {
+        "auc": arrays["curves"].mean(1),
+        "mi": arrays["curves"][:, 0],
+        "matches": sum(shared) / len(shared),
+        "top1": 100.0 * (arrays["predicted"] == arrays["labels"]),
+    }
+
+
+def groups_of(rows):
+    """The families and all models together: dict of name to list of models."""
+    families = {family: list(group.index) for family, group in rows.groupby("family", sort=False)}
+    return {**families, "all": list(rows.index)}
+
+
+def correlations(rows, arrays, seed=0):
+    """Correlation of AUC, MI and matches with top-1 over models, a row per quantity, group and method.
+
+    arrays: dict of model to the arrays of its record. Columns as in `statistics.correlations`, and `x`.
+    """
+    images = {model: by_image(arrays[model]) for model in rows.index}
+    top1 = {model: found["top1"] for model, found in images.items()}
+    tables = []
+    for x in QUANTITIES:
+        values = {model: found[x] for model, found in images.items()}
+        means = {model: found.mean() for model, found in values.items()}
+        table = statistics.correlations(means, rows["top1"], groups_of(rows), values, top1, seed)
+        tables.append(table.assign(x=x))
+    return pd.concat(tables, ignore_index=True)
+
+
+def published_correlations(theirs, seed=0):
+    """The same over the published table, whose AUC and MI are the means of its PCA and K-means columns."""
+    tables = []
+    for x in ("auc", "mi"):
+        means = theirs[[f"{x}_pca", f"{x}_kmeans"]].mean(axis=1)
+        tables.append(statistics.correlations(means, theirs["top1"], groups_of(theirs), seed=seed).assign(x=x))
+    return pd.concat(tables, ignore_index=True)
+
+
+def correlation_table(found, theirs, name, caption):
+    """A numbered table of `correlations`, the published coefficient beside ours."""
+    keys = ["x", "group", "method"]
+    if not len(found):
+        return plain(pd.DataFrame({"correlation": ["needs three models of a family"]}), name, caption)
+    known = theirs.set_index(keys)["value"] if len(theirs) else {}
+    lines = [
+        {
+            "with top-1": QUANTITIES[row.x],
+            "models": f"{row.group} ({row.n})",
+            "coefficient": row.method.capitalize(),
+            "published": number(known.get((row.x, row.group, row.method), None)),
+            "ours [other images]": f"{row.value:.2f} [{row.images_low:.2f}, {row.images_high:.2f}]",
+            "[other models]": "–" if pd.isna(row.models_low) else f"[{row.models_low:.2f}, {row.models_high:.2f}]",
+            "p": f"{row.p:.3f}",
+        }
+        for row in found.itertuples()
+    ]
+    return plain(pd.DataFrame(lines), name, caption)
+
+
+def pooled(found, prefix):
+    """The coefficients of AUC with top-1 over all models, named for the prose: dict of scalar or "–"."""
+    chosen = found[(found["x"] == "auc") & (found["group"] == "all")] if len(found) else found
+    values = dict(zip(chosen["method"], chosen["value"], strict=True)) if len(chosen) else {}
+    return {f"{prefix}_{method}": number(values.get(method)) for method in ("pearson", "spearman")}
+
+
+def measure_rows(rows, measured, seed=0):
+    """MI and AUC with intervals under each information measure, one row a model.
+
+    measured: dict of model to {measure: (mi [n], auc [n])}. Returns (DataFrame, columns for `tables.table`).
+    """
+    lines, columns = [], {}
+    for model, found in measured.items():
+        line = {"title": rows.loc[model, "title"]}
+        for measure, values in found.items():
+            for quantity, images in zip(("mi", "auc"), values, strict=True):
+                key = f"{quantity}_{measure}"
+                line[key], line[f"{key}_low"], line[f"{key}_high"], _ = statistics.interval(images, seed)
+                columns[key] = f"{quantity.upper()}, {MEASURES[measure]}"
+        lines.append(line)
+    return pd.DataFrame(lines), columns
+
+
+def seed_columns(spread):
+    """The columns of a table of K-means under several seeds: each seed's MI and AUC, and their ranges."""
+    columns = {c: c.replace("_seed", ", seed ") for c in spread if "_seed" in c and not c.endswith(("_low", "_high", "_n"))}
+    named = {c: text.replace("mi,", "MI,").replace("auc,", "AUC,") for c, text in columns.items()}
+    return named | {f"{x}_range": f"{x.upper()} range" for x in ("mi", "auc") if f"{x}_range" in spread}
+
+
+def read_from(records):
+    """Where each model's foreground was read: Series of text."""
+    found = {model: record["notes"]["foreground"] for model, record in records.items()}
+    return pd.Series({m: f"{s['feature']}, layer {s['layer']}, {s['method']} {s['component'] + 1}" for m, s in found.items()})
+
+
+def regressions(rows, theirs, x="auc", y="top1"):
+    """Least-squares lines of accuracy on AUC per family, published and ours: DataFrame, families of 3 models at least."""
+    lines = []
+    for family in dict.fromkeys([*theirs["family"], *rows["family"]]):
+        line = {"family": family}
+        for name, table in (("published", theirs), ("ours", rows)):
+            points = table[table["family"] == family]
+            fit = stats.linregress(points[x], points[y]) if len(points) >= 3 else None
+            line |= {f"models, {name}": len(points)}
+            line |= {f"slope, {name}": fit.slope if fit else None, f"intercept, {name}": fit.intercept if fit else None}
+        lines.append(line)
+    return pd.DataFrame(lines)

@@ -1,0 +1,69 @@
+"""Zero-shot classification: a classifier made of prompts, its logits and its accuracy."""
+
+import torch
+from torch.nn import functional as F
+
+from lib import cache, datasets
+from lib.errors import UserError
+
+
+def classifier(clip, classes, templates):
+    """Text classifier float32 [n_classes, c], rows of norm 1.
+
+    Each class's prompts are embedded, normalised, averaged and normalised again (Radford et al. 2021,
+    section 3.1.4). classes: list of str. templates: list of str with {} for the class. Raises UserError for
+    a template without {}.
+    """
+    classes, templates = list(classes), list(templates)
+    for template in templates:
+        if "{}" not in template:
+            raise UserError(f"Template '{template}' has no {{}}; write where the class name goes.")
+
+    def compute():
+        prompts = [template.format(name) for name in classes for template in templates]
+        embeddings = clip.embed_texts(prompts, cached=False).view(len(classes), len(templates), -1)
+        return {"classifier": F.normalize(embeddings.mean(1), dim=-1)}
+
+    words = {"n": len(classes), "classes": cache.digest({"classes": classes}), "templates": templates}
+    key = {"kind": "classifier", "version": 1, "model": clip.identity, **words}
+    return cache.tensors(key, compute)["classifier"].to(clip.device)
+
+
+def logits(embeddings, classifier, scale=1.0):
+    """scale * cosine: float32 [n, n_classes]. embeddings [n, c] and classifier [n_classes, c] of norm 1."""
+    return scale * embeddings @ classifier.T
+
+
+def predict(logits):
+    """Index of the highest logit: int64 [n]."""
+    return logits.argmax(dim=-1)
+
+
+def top_k_hits(logits, labels, k=1):
+    """Whether the label is among the k highest logits: bool [n].
+
+    logits [n, n_classes]; labels int [n], array or tensor. Raises UserError when k exceeds the classes.
+    """
+    if not 1 <= k <= logits.shape[-1]:
+        raise UserError(f"k is {k}, but there are {logits.shape[-1]} classes; give a k from 1 to that.")
+    labels = torch.as_tensor(labels, device=logits.device)
+    return (logits.topk(k, dim=-1).indices == labels[:, None]).any(dim=-1)
+
+
+def top_k_accuracy(logits, labels, k=1):
+    """Share of images whose label is among the k highest logits: float in [0, 1]."""
+    return top_k_hits(logits, labels, k).float().mean().item()
+
+
+def across_splits(clip, data, splits, limit=0, seed=0):
+    """Zero-shot top-1 on `data` and on other splits of the same dataset, image by image, in per cent.
+
+    splits: names; limit: images of each, 0 for all. Metrics: top1, and one named after each split.
+    """
+    weights = classifier(clip, data.classes, data.templates)
+    sets = {"top1": data} | {s: datasets.load(data.name, split=s, limit=limit, seed=seed) for s in splits}
+    found = {
+        name: 100.0 * top_k_hits(clip.embed_images(images) @ weights.T, images.labels).float().cpu().numpy()
+        for name, images in sets.items()
+    }
+    return {"metrics": found, "arrays": {}, "notes": {}}

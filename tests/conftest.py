@@ -1,0 +1,83 @@
+"""What every test shares: folders of its own, few threads, and the real data where a machine has it."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lib.paths import ROOT
+
+REAL = ROOT.parent / "shared" / "real"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_folders(tmp_path_factory):
+    """No test reads or writes the project's own cache and records; notebooks under test inherit this."""
+    folder = tmp_path_factory.mktemp("companion")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMPANION_CACHE", str(folder / "cache"))
+        patch.setenv("COMPANION_RESULTS", str(folder / "results"))
+        yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)  # more only wait for each other where the cores are busy
+
+
+@pytest.fixture(scope="session")
+def real():
+    """real(name): path of a copy of a public file, or skip by that name."""
+
+    def path(name):
+        if not (REAL / name).exists():
+            pytest.skip(f"no ../shared/real/{name} on this machine")
+        return REAL / name
+
+    return path
+
+
+@pytest.fixture
+def fresh_cache(tmp_path, monkeypatch):
+    """An empty cache folder for one test."""
+    monkeypatch.setenv("COMPANION_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def make_folder(tmp_path):
+    """make_folder({"cat": 2, "dog": 1}): an image folder with so many small images a class."""
+
+    def make(counts, name="photos", suffix=".png"):
+        rng = np.random.default_rng(0)
+        for folder, count in counts.items():
+            (tmp_path / name / folder).mkdir(parents=True)
+            for i in range(count):
+                image = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+                image.save(tmp_path / name / folder / f"{i}{suffix}")
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory):
+    """An image folder of the photographs that scikit-learn and scikit-image ship, one class each."""
+    sklearn_images = Path(pytest.importorskip("sklearn.datasets").__file__).parent / "images"
+    skimage_images = Path(pytest.importorskip("skimage.data").__file__).parent
+    shipped = {
+        "temple": sklearn_images / "china.jpg",
+        "flower": sklearn_images / "flower.jpg",
+        "astronaut": skimage_images / "astronaut.png",
+        "cat": skimage_images / "chelsea.png",
+        "coffee": skimage_images / "coffee.png",
+        "rocket": skimage_images / "rocket.jpg",
+    }
+    root = tmp_path_factory.mktemp("photographs")
+    for name, file in shipped.items():
+        (root / name).mkdir()
+        shutil.copy(file, root / name / file.name)
+    return root

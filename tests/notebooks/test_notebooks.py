@@ -1,0 +1,79 @@
+"""Each notebook through papermill with few images, and what it does with bad parameters."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from lib import paths
+from lib.report import record
+
+NOTEBOOKS = sorted((paths.ROOT / "notebooks").glob("*.ipynb"))
+SMALL = {"model": "ViT-B-32,RN50", "limit": 64}
+
+
+def run(module, *arguments, folder, **parameters):
+    """`python -m module arguments -p name value ...` from another folder, as a user types it."""
+    options = [x for name, value in parameters.items() for x in ("-p", name, str(value))]
+    places = {"COMPANION_RESULTS": str(folder / "results"), "COMPANION_DATASETS": str(folder / "none")}
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments), *options],
+        cwd=folder,
+        env={**os.environ, **places},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_runs_and_records_what_it_declares(notebook, tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path / "results"))
+    done = run("papermill", notebook, "page.ipynb", "--no-progress-bar", folder=tmp_path, **SMALL)
+    assert done.returncode == 0, done.stderr[-2000:]
+    declared = json.loads(notebook.read_text())["metadata"].get("companion", {}).get("metrics", [])
+    records = [record.read(p) for p in sorted(Path(tmp_path / "results").rglob("*.json"))]
+    assert bool(records) == bool(declared)
+    for entry in records:
+        assert set(declared) <= set(entry["metrics"])
+        assert all(entry["metrics"][name]["value"] is not None for name in declared)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_is_committed_without_outputs_and_with_a_parameters_cell(notebook):
+    content = nbformat.read(notebook, as_version=4)
+    code = [c for c in content.cells if c.cell_type == "code"]
+    assert not any(c.outputs or c.execution_count for c in code)
+    assert sum("parameters" in c.metadata.get("tags", []) for c in code) == 1
+    assert content.metadata.kernelspec.language == "python"
+
+
+BAD = {
+    "unknown parameter": ({"modle": "ViT-L-14"}, "has no parameter 'modle'. Did you mean 'model'"),
+    "unknown model": ({"model": "ViT-L14"}, "Did you mean 'ViT-L-14'"),
+    "unknown dataset": ({"dataset": "bestiari"}, "Did you mean 'bestiary'"),
+    "dataset not on disk": ({"dataset": "imagenet"}, "is not on disk"),
+    "negative limit": ({"limit": -1}, "limit is -1"),
+    "no such device": ({"device": "cuda:99"}, "cuda:99"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_parameter_stops_the_run_with_one_sentence(case, tmp_path):
+    parameters, sentence = BAD[case]
+    page = tmp_path / "page.ipynb"
+    page.write_text("the last good page")
+    done = run("lib.notebook", "table3", page, folder=tmp_path, **parameters)
+    assert done.returncode != 0 and sentence in done.stderr
+    assert len([line for line in done.stderr.splitlines() if "UserError" in line]) == 1
+    assert page.read_text() == "the last good page" and not list(tmp_path.rglob("*.json"))
+
+
+def test_papermill_itself_fails_on_an_unknown_parameter(tmp_path):
+    notebook = paths.ROOT / "notebooks" / "table3.ipynb"
+    done = run("papermill", notebook, "out.ipynb", folder=tmp_path, modle="ViT-L-14")
+    assert done.returncode != 0 and "Did you mean 'model'" in done.stderr

@@ -1,0 +1,349 @@
+import shutil
+import time
+
+import numpy as np
+import open_clip
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from lib import datasets, models
+from lib.errors import UserError
+from lib.paths import DATA
+
+MINIATURES = {"ViT": "ViT-B-16:random", "ResNet": "RN50:random", "ConvNeXt": "CNeXt-B1:random"}
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return {family: models.load(name) for family, name in MINIATURES.items()}
+
+
+@pytest.fixture(scope="module")
+def images():
+    return datasets.load(limit=10)
+
+
+def one_sentence(error):
+    text = str(error.value)
+    assert text.count("\n") == 0 and len(text) < 800, text
+    return text
+
+
+# --- names
+
+
+def test_the_catalogue_joins_with_the_published_table():
+    rows = models.catalogue()
+    published = DATA / "published" / "mutual_knowledge_table3.csv"
+    if not published.exists():
+        pytest.skip("data/published/mutual_knowledge_table3.csv is not there yet")
+    table = pd.read_csv(published).set_index("model")
+    assert set(rows["title"]) == set(table.index) and len(rows) == 13
+    for name, row in rows.iterrows():
+        theirs = table.loc[row["title"]]
+        assert (row["family"], row["data"]) == (theirs["family"], theirs["data_size"])
+        assert row["openclip_model"] in theirs["openclip_model"].split(" | "), name
+        assert theirs["openclip_pretrained"].startswith(row["openclip_pretrained"])
+
+
+def test_every_row_names_an_open_clip_pair_with_its_activation():
+    for _, row in models.catalogue().iterrows():
+        architecture, config = models.pair(row["openclip_model"], row["openclip_pretrained"])
+        assert architecture == row["openclip_model"]
+        quick = open_clip.get_model_config(architecture).get("quick_gelu", False)
+        assert quick == config.get("quick_gelu", False)
+
+
+def test_every_pair_of_open_clip_gets_the_activation_it_was_trained_with():
+    for architecture, tag in open_clip.list_pretrained():
+        found, config = models.pair(architecture, tag)
+        quick = open_clip.get_model_config(found).get("quick_gelu", False)
+        if (
+            architecture != "roberta-ViT-B-32"
+        ):  # its only configuration has QuickGELU, its tag does not say so
+            assert quick == config.get("quick_gelu", False), (architecture, tag)
+    assert models.pair("ViT-B-32", "openai")[0] == "ViT-B-32-quickgelu"
+    assert models.pair("ViT-B-16", "dfn2b")[0] == "ViT-B-16-quickgelu"
+    assert models.pair("ViT-B-16", "datacomp_xl_s13b_b90k")[0] == "ViT-B-16"
+
+
+def test_the_wrong_activation_is_an_error():
+    with pytest.raises(UserError, match="use 'ViT-B-32/laion2b_s34b_b79k'") as error:
+        models.choose("ViT-B-32-quickgelu/laion2b_s34b_b79k")
+    one_sentence(error)
+
+
+def test_resolve():
+    every = list(models.catalogue().index)
+    assert models.resolve("all") == every
+    assert models.resolve("RN50, ViT-L-14,RN50") == ["RN50", "ViT-L-14"]
+    assert models.resolve("ViT-B-16/laion2b_s34b_b88k", "imagenet") == ["ViT-B-16/laion2b_s34b_b88k"]
+    with pytest.raises(UserError, match="No model is given"):
+        models.resolve(" , ")
+
+
+@pytest.mark.parametrize(
+    "name, hint",
+    [
+        ("ViT-L14", "'ViT-L-14'"),
+        ("vit-b-32", "'ViT-B-32'"),
+        ("ViT-B/16", "'ViT-B-16'"),
+        ("RN5O", "'RN50'"),
+        ("ViT-B-16/laion2b_s34b_b88", "'laion2b_s34b_b88k'"),
+        ("ViT-H-14", "laion2b_s32b_b79k"),
+        ("ViT-B-99:random", "'ViT-B-"),
+    ],
+)
+def test_an_unknown_model_gets_the_nearest_names(name, hint):
+    with pytest.raises(UserError) as error:
+        models.resolve(f"RN50,{name}")
+    assert hint in one_sentence(error)
+
+
+def test_a_row_is_a_miniature_at_the_bestiary_and_the_real_pair_elsewhere():
+    here, there = models.choose("ViT-L-14"), models.choose("ViT-L-14", "imagenet")
+    assert (here.architecture, here.kind) == ("mini-ViT-L-14", "file")
+    assert here.source.endswith("ViT-L-14.safetensors")
+    assert (there.architecture, there.kind, there.source) == ("ViT-L-14-quickgelu", "tag", "openai")
+    assert models.choose("RN50:random", "imagenet").architecture == "RN50-quickgelu"
+    assert models.choose("convnext_base:random").architecture == "convnext_base"
+
+
+# --- loading
+
+
+def test_random_weights_carry_a_banner_and_follow_the_seed():
+    one, again, other = (models.load("ViT-B-32:random", seed=seed) for seed in (0, 0, 1))
+    assert one.banner and "mean nothing" in one.banner
+    assert one.weights_sha256 == again.weights_sha256 != other.weights_sha256
+    assert one.identity == again.identity != other.identity
+
+
+def test_loading_leaves_the_global_random_state_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    models.load("ViT-B-32:random")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_local_checkpoint(tmp_path, clips, images):
+    clip = clips["ViT"]
+    state = {k: v.contiguous() for k, v in clip.model.state_dict().items()}
+    save_file(state, tmp_path / "mine.safetensors")
+    torch.save({"state_dict": state}, tmp_path / "mine.pt")
+    pixels = clip.pixels(images)
+    for file in ("mine.safetensors", "mine.pt"):
+        loaded = models.load(f"ViT-B-16:{tmp_path / file}")
+        assert loaded.banner is None and loaded.title == "ViT-B/16"
+        assert torch.equal(loaded.embed_pixels(pixels), clip.embed_pixels(pixels))
+        assert loaded.weights_sha256 == models._sha256(tmp_path / file)
+
+
+def cut_short(path, clip):
+    save_file({k: v.contiguous() for k, v in clip.model.state_dict().items()}, path)
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def cut_short_torch_file(path, clip):
+    torch.save(clip.model.state_dict(), path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def of_another_model(path, clip):
+    save_file({"layer.weight": torch.zeros(3, 3)}, path)
+
+
+def a_pickled_object(path, clip):
+    torch.save({"state_dict": Image.new("RGB", (2, 2))}, path)
+
+
+def text(path, clip):
+    path.write_text("<html>not found</html>")
+
+
+@pytest.mark.parametrize(
+    "damage, suffix",
+    [
+        (cut_short, ".safetensors"),
+        (cut_short_torch_file, ".pt"),
+        (of_another_model, ".safetensors"),
+        (a_pickled_object, ".pt"),
+        (text, ".safetensors"),
+        (text, ".pt"),
+    ],
+)
+def test_a_checkpoint_that_is_cut_short_or_foreign(tmp_path, clips, damage, suffix):
+    path = tmp_path / f"mine{suffix}"
+    damage(path, clips["ViT"])
+    with pytest.raises(UserError, match="not a whole checkpoint of mini-ViT-B-16") as error:
+        models.load(f"ViT-B-16:{path}")
+    assert str(path) in one_sentence(error)
+
+
+def test_a_checkpoint_that_is_not_there(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="There is no checkpoint") as error:
+        models.load(f"ViT-B-16:{tmp_path / 'mine.pt'}")
+    one_sentence(error)
+    shutil.copytree(models.MINIATURE / "configs", tmp_path / "configs")
+    monkeypatch.setattr(models, "MINIATURE", tmp_path)
+    with pytest.raises(UserError, match=r"train it with notebooks/zoo\.ipynb"):
+        models.load("ViT-B-16")
+
+
+def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("COMPANION_DOWNLOADS", str(tmp_path))
+    monkeypatch.setattr(models, "_in_hub_cache", lambda hub: None)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    started = time.perf_counter()
+    with pytest.raises(UserError, match="could not be downloaded") as error:
+        models.load("ViT-B-32", "imagenet")
+    assert time.perf_counter() - started < 8  # it does not try again and again
+    target = tmp_path / "weights" / "ViT-B-32-quickgelu--openai.safetensors"
+    assert str(target) in one_sentence(error)
+    target.parent.mkdir()
+    target.write_text("a file put there by hand is used, and this one is damaged")
+    with pytest.raises(UserError, match="not a whole checkpoint of ViT-B-32-quickgelu"):
+        models.load("ViT-B-32", "imagenet")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "gpu0"])
+def test_no_such_device(device):
+    with pytest.raises(UserError, match=f"no device '{device}'") as error:
+        models.load("ViT-B-16:random", device=device)
+    assert "cpu" in one_sentence(error)
+
+
+# --- embeddings
+
+
+@pytest.mark.parametrize("family", MINIATURES)
+def test_embeddings(clips, images, family):
+    clip = clips[family]
+    assert clip.family == family and clip.precision == ("bf16" if torch.cuda.is_available() else "fp32")
+    pixels = clip.pixels(images)
+    assert pixels.shape == (10, 3, clip.image_size, clip.image_size) and pixels.dtype == torch.uint8
+    embeddings = clip.embed_images(images)
+    assert embeddings.shape == (10, clip.width) and embeddings.dtype == torch.float32
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(10))
+    texts = clip.embed_texts(["a photo of a dumu.", "a long tail", "a long tail"])
+    torch.testing.assert_close(texts.norm(dim=1), torch.ones(3))
+    assert torch.equal(texts[1], texts[2]) and not torch.equal(texts[0], texts[1])
+    assert not embeddings.is_inference() and not texts.is_inference()
+
+
+@pytest.mark.parametrize("family", MINIATURES)
+def test_the_batch_size_does_not_matter(clips, images, family):
+    clip = clips[family]
+    pixels = clip.pixels(images)
+    one_by_one, at_once = clip.embed_pixels(pixels, batch_size=1), clip.embed_pixels(pixels)
+    torch.testing.assert_close(one_by_one, at_once, atol=1e-5, rtol=1e-4)
+    streamed = clip.embed_images([images.image(i) for i in range(10)], batch_size=3)
+    torch.testing.assert_close(streamed, at_once, atol=1e-5, rtol=1e-4)
+    words = [f"{n} teeth" for n in range(9)]
+    few, many = clip.embed_texts(words, batch_size=2, cached=False), clip.embed_texts(words, cached=False)
+    torch.testing.assert_close(few, many, atol=1e-5, rtol=1e-4)
+    (few, grid), (many, _) = (clip.patch_features(pixels, batch_size=b) for b in (2, 64))
+    torch.testing.assert_close(few, many, atol=1e-4, rtol=1e-3)
+    assert few.shape[1] == grid[0] * grid[1]
+
+
+def test_images_keep_their_order_across_batches(clips):
+    clip = clips["ViT"]
+    shades = [Image.new("RGB", (40, 30), (k, k, k)) for k in range(50)]
+    batches = list(clip._pixel_batches(shades, 7, "squash"))
+    assert [len(b) for b in batches] == [7] * 7 + [1]
+    assert torch.cat(batches)[:, 0, 0, 0].tolist() == list(range(50))
+    assert len(clip.pixels(iter(shades))) == 50
+
+
+def test_nothing_in_nothing_out(clips):
+    clip = clips["ViT"]
+    assert clip.embed_pixels(clip.pixels([])).shape == (0, clip.width) == clip.embed_texts([]).shape
+
+
+def test_embeddings_of_a_dataset_are_computed_once(clips, images, fresh_cache, monkeypatch):
+    clip = clips["ViT"]
+    first, words = clip.embed_images(images), clip.embed_texts(["a beak"])
+    monkeypatch.setattr(clip, "_infer", None)
+    monkeypatch.setattr(clip, "_encode_text", None)
+    assert torch.equal(clip.embed_images(images), first)
+    assert torch.equal(clip.embed_texts(["a beak"]), words)
+    for other in ({"images": images.subset([0])}, {"images": images, "resize": "crop"}):
+        with pytest.raises(TypeError):
+            clip.embed_images(**other)
+
+
+def test_pixels_of_the_wrong_kind(clips):
+    clip = clips["ViT"]
+    for wrong in (
+        torch.zeros(1, 3, clip.image_size, clip.image_size),
+        torch.zeros(1, 3, 8, 8, dtype=torch.uint8),
+    ):
+        with pytest.raises(UserError, match="make them with clip.pixels"):
+            clip.embed_pixels(wrong)
+    with pytest.raises(UserError, match="'squash' or 'crop'"):
+        clip.pixels([Image.new("RGB", (4, 4))], resize="stretch")
+
+
+# --- patch features
+
+
+@pytest.mark.parametrize(
+    "family, feature, layer, message",
+    [
+        ("ViT", "facets", None, "no patch features 'facets'; it has tokens, keys"),
+        ("ConvNeXt", "keys", None, "no patch features 'keys'; it has tokens"),
+        ("ViT", "tokens", 99, "no layer 99; it has"),
+        ("ResNet", "tokens", -6, "no layer -6; it has 5"),
+        ("ResNet", "keys", -2, "only at its last layer"),
+    ],
+)
+def test_features_and_layers_that_a_family_lacks(clips, images, family, feature, layer, message):
+    with pytest.raises(UserError, match=message) as error:
+        clips[family].patch_features(clips[family].pixels(images), feature, layer)
+    one_sentence(error)
+
+
+def test_layers_count_from_both_ends(clips, images):
+    for family, count in (
+        ("ViT", len(clips["ViT"].model.visual.transformer.resblocks)),
+        ("ResNet", 5),
+        ("ConvNeXt", 4),
+    ):
+        clip = clips[family]
+        pixels = clip.pixels(images)[:2]
+        for layer in range(count):
+            forward, grid = clip.patch_features(pixels, "tokens", layer)
+            backward, _ = clip.patch_features(pixels, "tokens", layer - count)
+            assert torch.equal(forward, backward) and forward.shape[1] == np.prod(grid)
+        assert torch.equal(forward, clip.patch_features(pixels)[0])
+
+
+
+# --- the small vocabulary
+
+
+def test_the_miniature_vocabulary_fits_its_text_towers(clips):
+    for clip in clips.values():
+        tokenizer = clip.tokenizer
+        assert "" not in tokenizer.encoder  # a newline at the end of the file would make it a token
+        assert tokenizer.vocab_size == max(tokenizer.encoder.values()) + 1  # no merge twice
+        assert tokenizer.vocab_size == open_clip.get_model_config(clip.architecture)["text_cfg"]["vocab_size"]
+        # the text embedding is read at the highest token id, which must be the end of the text
+        assert tokenizer.eot_token_id == tokenizer.vocab_size - 1
+        assert tokenizer(["a"]).shape == (1, clip.model.context_length)
+
+
+def test_the_bestiarys_words_are_not_cut_off(clips):
+    data = datasets.load(limit=1)
+    texts = [t.format(c) for t in data.templates for c in data.classes]
+    texts += [data.descriptor_prompt.format(d) for d in data.bank]
+    for clip in clips.values():
+        longest = max(len(clip.tokenizer.encode(text)) for text in texts)
+        assert longest + 2 <= clip.model.context_length
