@@ -430,11 +430,14 @@ class Clip:
     @torch.inference_mode()
     def _infer(self, function, pixels):
         """function(normalised pixels on the device), in float32."""
-        x = pixels.to(self.device).float().div_(255)
+        with self._autocast():
+            return function(self.normalised(pixels)).float()
+
+    def normalised(self, pixels):
+        """uint8 [n, 3, S, S] as the vision tower reads it: float32, on the device."""
         mean = torch.tensor(self.mean, device=self.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=self.device).view(3, 1, 1)
-        with self._autocast():
-            return function(x.sub_(mean).div_(std)).float()
+        return pixels.to(self.device).float().div_(255).sub_(mean).div_(std)
 
     def _autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

@@ -143,11 +143,14 @@ class Run:
         return all(v == self.defaults[k] for k, v in self.parameters.items() if k not in NOT_DECISIVE)
 
     def data(self, split="val"):
-        """The images of the run, an ImageDataset with `limit` and `seed` applied."""
+        """The images of the run, an ImageDataset with `limit`, `seed` and, where declared, `on_error` applied."""
         from lib import datasets
 
         if split not in self._data:
-            self._data[split] = datasets.load(self.dataset, split=split, limit=self.limit, seed=self.seed)
+            on_error = self.parameters.get("on_error", "raise")
+            self._data[split] = datasets.load(
+                self.dataset, split=split, limit=self.limit, seed=self.seed, on_error=on_error
+            )
         return self._data[split]
 
     def clips(self):
@@ -283,7 +286,7 @@ def execute(exhibit, page, **parameters):
 
 
 def compute(exhibit, **parameters):
-    """Run a notebook's cells up to its last `run.rows` in this process: records, but no kernel and no page."""
+    """Run a notebook's cells up to its last `run.rows` in this process: records, but no kernel, no page."""
     cells = [c for c in _notebook(exhibit)["cells"] if c["cell_type"] == "code"]
     sources = ["".join(c["source"]) for c in cells]
     last = max((i for i, source in enumerate(sources) if "run.rows(" in source), default=-1)

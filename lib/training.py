@@ -20,12 +20,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from lib.bestiary import ADVERSARIAL, SPECIES, SPLITS, Bestiary, captions, rendered
+from lib import datasets, models, zeroshot
+from lib.bestiary import ADVERSARIAL, SPECIES, SPLITS, Bestiary, rendered
 from lib.errors import UserError, nearest
 from lib.paths import DATA, cache_folder
 
 FOLDER = DATA / "bestiary"
-MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 PIXELS = 128  # side of the pictures that the pool keeps
 
 
@@ -33,7 +33,9 @@ def recipe(name):
     """One row of recipes.csv as a dict; raises UserError for another name, with the nearest ones."""
     rows = pd.read_csv(FOLDER / "recipes.csv", keep_default_na=False).set_index("name")
     if name not in rows.index:
-        raise UserError(f"There is no recipe for '{name}' in data/bestiary/recipes.csv.{nearest(name, rows.index)}")
+        raise UserError(
+            f"There is no recipe for '{name}' in data/bestiary/recipes.csv.{nearest(name, rows.index)}"
+        )
     return rows.loc[name].to_dict()
 
 
@@ -72,68 +74,52 @@ def resized(pixels, side):
     """Pictures uint8 [n, H, W, 3] as uint8 [n, 3, side, side], with the antialiasing of the evaluation."""
     out = torch.empty(len(pixels), 3, side, side, dtype=torch.uint8)
     for k in range(0, len(pixels), 500):
-        chunk = torch.from_numpy(np.ascontiguousarray(pixels[k : k + 500])).permute(0, 3, 1, 2)
+        chunk = torch.from_numpy(np.array(pixels[k : k + 500])).permute(0, 3, 1, 2)
         out[k : k + 500] = F.interpolate(chunk, (side, side), mode="bilinear", antialias=True)
     return out
 
 
-def normalised(pixels, device):
-    """uint8 [n, 3, S, S] as the float32 that the vision tower reads."""
-    mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=device).view(1, 3, 1, 1)
-    return (pixels.to(device).float() / 255 - mean) / std
-
-
-def create(name):
-    """The untrained miniature `name` and its tokenizer."""
-    open_clip.add_model_config(FOLDER / "configs")
-    config = open_clip.get_model_config(f"mini-{name}")
-    tokenizer = open_clip.tokenizer.SimpleTokenizer(
-        str(FOLDER / "vocabulary.txt.gz"), context_length=config["text_cfg"]["context_length"]
-    )
-    return open_clip.create_model(f"mini-{name}"), tokenizer
-
-
-def side_of(model):
-    """The side in pixels of the pictures that a model reads."""
-    size = model.visual.image_size
-    return size if isinstance(size, int) else size[0]
+def create(name, device="cpu", seed=0):
+    """The untrained miniature `name`, ready to be trained: `models.Clip`."""
+    clip = models.load(f"{name}:random", device=device, seed=seed)
+    clip.model.requires_grad_(True)
+    return clip
 
 
 @torch.inference_mode()
-def zero_shot_top1(model, tokenizer, pixels, labels, classes, device):
-    """Zero-shot top-1 on pictures uint8 [n, 3, S, S] with the bestiary's templates."""
-    model.eval()
-    prompts = [template.format(c) for c in classes for template in captions.TEMPLATES]
-    texts = F.normalize(model.encode_text(tokenizer(prompts).to(device)), dim=-1)
-    weights = F.normalize(texts.view(len(classes), len(captions.TEMPLATES), -1).mean(1), dim=-1)
-    found = [model.encode_image(normalised(chunk, device)) @ weights.T for chunk in pixels.split(128)]
-    return float((torch.cat(found).argmax(1).cpu() == torch.as_tensor(labels)).float().mean())
+def zero_shot_top1(clip, pixels, data):
+    """Zero-shot top-1 in the middle of training, on pictures uint8 [n, 3, S, S] of `data`."""
+    clip.model.eval()
+    prompts = [template.format(c) for c in data.classes for template in data.templates]
+    texts = clip.embed_texts(prompts, cached=False).view(len(data.classes), len(data.templates), -1)
+    logits = clip.embed_pixels(pixels) @ F.normalize(texts.mean(1), dim=-1).T
+    return zeroshot.top_k_accuracy(logits, data.labels)
 
 
-@torch.inference_mode()
+def measured(path, name, device="cpu"):
+    """Zero-shot top-1 on val of the weights at `path`, loaded and evaluated as every page does it."""
+    clip, data = models.load(f"{name}:{path}", device=device), datasets.load("bestiary")
+    logits = clip.embed_images(data) @ zeroshot.classifier(clip, data.classes, data.templates).T
+    return zeroshot.top_k_accuracy(logits, data.labels)
+
+
 def kept_by(name, pixels, said, share, device):
     """Indices of the `share` of pairs that the trained miniature `name` finds the most alike: a data filter."""
-    model, tokenizer = create(name)
-    model.load_state_dict({k: v.float() for k, v in load_file(FOLDER / "zoo" / f"{name}.safetensors").items()})
-    model = model.to(device).eval()
-    small, alike = resized(pixels, side_of(model)), []
-    for k in range(0, len(small), 256):
-        image = F.normalize(model.encode_image(normalised(small[k : k + 256], device)), dim=-1)
-        text = F.normalize(model.encode_text(tokenizer(said[k : k + 256]).to(device)), dim=-1)
-        alike.append((image * text).sum(1).cpu())
-    return torch.cat(alike).argsort(descending=True)[: int(share * len(said))].sort().values.numpy()
+    clip = models.load(name, device=device)
+    images = clip.embed_pixels(resized(pixels, clip.image_size))
+    alike = (images * clip.embed_texts(said, cached=False)).sum(1)
+    return alike.argsort(descending=True)[: int(share * len(said))].sort().values.cpu().numpy()
 
 
 def web_pairs(how, device, seed):
     """The pictures and captions that a recipe trains on: (indices into the pool, list of captions, share wrong)."""
     pixels, said = pool("web")
     bestiary = Bestiary("web", PIXELS)
-    chosen = np.arange(how["pool"])
+    chosen = np.arange(min(how["pool"], len(said)))
     wrong = np.random.default_rng([seed, 11]).random(len(chosen)) < how["noise"]
     texts = [bestiary.false_caption(i) if wrong[i] else said[i] for i in chosen]
     if how["filter"]:
-        chosen = kept_by(how["filter"], pixels[: how["pool"]], texts, 1 - how["noise"], device)
+        chosen = kept_by(how["filter"], pixels[: len(texts)], texts, 1 - how["noise"], device)
         texts, wrong = [texts[i] for i in chosen], wrong[chosen]
     return chosen, texts, float(wrong.mean())
 
@@ -157,21 +143,21 @@ def train(name, seed=0, device="cpu", batch_size=256, folder=FOLDER, pairs=None,
     if pairs:
         how["pool"] = min(pairs, how["pool"])
     torch.manual_seed(seed)
-    model, tokenizer = create(name)
+    clip = create(name, device, seed)
+    model = clip.model
     if how["start"]:
         start_from(model, how["start"])
-    model = model.to(device)
-    side = side_of(model)
     chosen, said, wrong = web_pairs(how, device, seed)
-    pixels, tokens = resized(pool("web")[0][chosen], side), tokenizer(said)
-    val = Bestiary("val", PIXELS)
-    held_out = resized(np.stack([np.asarray(val.image(i)) for i in range(len(val))]), side)
+    pixels, tokens = resized(pool("web")[0][chosen], clip.image_size), clip.tokenizer(said)
+    val = datasets.load("bestiary")
+    held_out = clip.pixels(val)
     steps = how["epochs"] * (len(tokens) // batch_size)
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     optimiser = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
-        lr=how["learning_rate"], betas=(0.9, 0.98),
+        lr=how["learning_rate"],
+        betas=(0.9, 0.98),
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, how["learning_rate"], steps, pct_start=0.1)
     contrast, rng, history = open_clip.ClipLoss(), np.random.default_rng([seed, 12]), []
@@ -180,7 +166,7 @@ def train(name, seed=0, device="cpu", batch_size=256, folder=FOLDER, pairs=None,
         model.train()
         order, losses = rng.permutation(len(tokens)), []
         for batch in np.array_split(order[: len(order) // batch_size * batch_size], len(order) // batch_size):
-            image, text, scale = model(normalised(pixels[batch], device), tokens[batch].to(device))
+            image, text, scale = model(clip.normalised(pixels[batch]), tokens[batch].to(clip.device))
             loss = contrast(image, text, scale)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -190,44 +176,55 @@ def train(name, seed=0, device="cpu", batch_size=256, folder=FOLDER, pairs=None,
             with torch.no_grad():
                 model.logit_scale.clamp_(0, np.log(100))
             losses.append(loss.item())
-        top1 = zero_shot_top1(model, tokenizer, held_out, val.labels, val.classes, device)
+        top1 = zero_shot_top1(clip, held_out, val)
         seconds = time.perf_counter() - began
-        history.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), "top1": top1, "seconds": round(seconds, 1)})
-        log(f"{name}  epoch {epoch + 1}/{how['epochs']}  loss {history[-1]['loss']:.3f}  top-1 {top1:.3f}  {seconds:.0f} s")
+        history.append(
+            {"epoch": epoch + 1, "loss": float(np.mean(losses)), "top1": top1, "seconds": round(seconds, 1)}
+        )
+        log(
+            f"{name}  epoch {epoch + 1}/{how['epochs']}  loss {history[-1]['loss']:.3f}  top-1 {top1:.3f}  {seconds:.0f} s"
+        )
     record = {
-        "model": name, "seed": seed, "recipe": how, "batch_size": batch_size, "pairs": len(tokens),
-        "wrong_captions": wrong, "image_size": side, "parameters": sum(p.numel() for p in model.parameters()),
-        "history": history, "web": Bestiary("web", PIXELS).fingerprint, "val": val.fingerprint,
-        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-        if device == "cpu" else torch.cuda.get_device_name(device),
-        "torch": torch.__version__, "open_clip": open_clip.__version__,
+        "model": name,
+        "seed": seed,
+        "recipe": how,
+        "batch_size": batch_size,
+        "pairs": len(tokens),
+        "wrong_captions": wrong,
+        "image_size": clip.image_size,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "history": history,
+        "web": Bestiary("web", PIXELS).fingerprint,
+        "val": val.fingerprint,
+        "machine": machine(clip.device),
+        "torch": torch.__version__,
+        "open_clip": open_clip.__version__,
     }
-    return save(model, tokenizer, record, held_out, val, device, Path(folder))
+    return save(clip, record, Path(folder))
 
 
-def save(model, tokenizer, record, held_out, val, device, folder):
+def save(clip, record, folder):
     """Write weights (float16) and record; the recorded accuracy is that of the weights as written."""
-    state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    record["top1"] = zero_shot_top1(model, tokenizer, held_out, val.labels, val.classes, device)
     for kind in ("zoo", "training"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
+    state = {k: v.half() if v.is_floating_point() else v for k, v in clip.model.state_dict().items()}
     weights = folder / "zoo" / f"{record['model']}.safetensors"
     part = weights.with_suffix(".part")
     save_file({k: v.contiguous().cpu() for k, v in state.items()}, part)
     os.replace(part, weights)
+    record["top1"] = measured(weights, record["model"], clip.device)
     write_json(folder / "training" / f"{record['model']}.json", record)
     return record
 
 
 def train_supervised(seed=0, device="cpu", epochs=8, batch_size=128, log=print):
-    """A small ResNet trained with labels alone on the train split: (model, its image side, top-1 on val).
+    """A small ResNet trained with labels alone on the train split: (the Clip whose tower it uses, model, top-1 on val).
 
     Cross-entropy, AdamW, one-cycle learning rate; the vision tower of the miniature RN50 with a linear head.
     """
     torch.manual_seed(seed)
-    clip, _ = create("RN50")
-    tower, side = clip.visual, side_of(clip)
+    clip = create("RN50", device, seed)
+    tower, side = clip.model.visual, clip.image_size
     model = torch.nn.Sequential(tower, torch.nn.Linear(tower.output_dim, len(SPECIES))).to(device)
     drawn, _ = pool("train")
     pixels, labels = resized(drawn, side), torch.as_tensor(Bestiary("train").labels)
@@ -239,22 +236,24 @@ def train_supervised(seed=0, device="cpu", epochs=8, batch_size=128, log=print):
         model.train()
         order = rng.permutation(len(labels))[: len(labels) // batch_size * batch_size]
         for batch in order.reshape(-1, batch_size):
-            loss = F.cross_entropy(model(normalised(pixels[batch], device)), labels[batch].to(device))
+            loss = F.cross_entropy(model(clip.normalised(pixels[batch])), labels[batch].to(clip.device))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
             schedule.step()
         log(f"supervised  epoch {epoch + 1}/{epochs}  loss {loss.item():.3f}")
     val = Bestiary("val", PIXELS)
-    found = labelled(model, resized(np.stack([np.asarray(val.image(i)) for i in range(len(val))]), side), device)
-    return model, side, float((found == val.labels).mean())
+    found = labelled(
+        clip, model, resized(np.stack([np.asarray(val.image(i)) for i in range(len(val))]), side)
+    )
+    return clip, model, float((found == val.labels).mean())
 
 
 @torch.inference_mode()
-def labelled(model, pixels, device="cpu"):
+def labelled(clip, model, pixels):
     """Predicted species of pictures uint8 [n, 3, S, S]: int64 [n]."""
     model.eval()
-    return torch.cat([model(normalised(chunk, device)).argmax(1).cpu() for chunk in pixels.split(128)]).numpy()
+    return torch.cat([model(clip.normalised(chunk)).argmax(1).cpu() for chunk in pixels.split(128)]).numpy()
 
 
 def filter_adversarially(seed=0, device="cpu", epochs=8, a_species=40, log=print):
@@ -262,14 +261,23 @@ def filter_adversarially(seed=0, device="cpu", epochs=8, a_species=40, log=print
 
     `a_species` candidates a species are drawn; the first wrong ones are kept, as many as the split has places.
     """
-    model, side, top1 = train_supervised(seed, device, epochs, log=log)
+    clip, model, top1 = train_supervised(seed, device, epochs, log=log)
     candidates = np.arange(a_species * len(SPECIES))
     pictures = np.stack([rendered("adversarial", int(k), PIXELS)[0] for k in candidates])
-    wrong = candidates[labelled(model, resized(pictures, side), device) != candidates % len(SPECIES)]
-    kept = [k for s in range(len(SPECIES)) for k in wrong[wrong % len(SPECIES) == s][: SPLITS["adversarial"][1]]]
+    wrong = candidates[labelled(clip, model, resized(pictures, clip.image_size)) != candidates % len(SPECIES)]
+    kept = [
+        k for s in range(len(SPECIES)) for k in wrong[wrong % len(SPECIES) == s][: SPLITS["adversarial"][1]]
+    ]
     about = {"seed": seed, "candidates": len(candidates), "wrong": len(wrong), "supervised_top1_val": top1}
     write_json(ADVERSARIAL, {**about, "indices": sorted(int(k) for k in kept)}, indent=None)
     return about
+
+
+def machine(device):
+    """What a training ran on, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()}, threads: {torch.get_num_threads()}"
 
 
 def write_json(path, content, indent=1):
@@ -282,7 +290,9 @@ def write_json(path, content, indent=1):
 def records(names=None, folder=FOLDER):
     """The training records that exist, in the order of the recipes: dict of name to record. `names`: only these."""
     known = pd.read_csv(FOLDER / "recipes.csv")["name"]
-    pages = {name: Path(folder) / "training" / f"{name}.json" for name in known if names is None or name in names}
+    pages = {
+        name: Path(folder) / "training" / f"{name}.json" for name in known if names is None or name in names
+    }
     return {name: json.loads(page.read_text()) for name, page in pages.items() if page.exists()}
 
 

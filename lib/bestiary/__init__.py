@@ -23,8 +23,14 @@ HABITATS = tuple(TRAITS["habitat"])
 WEB_STYLES = (("photo", 0.8), ("sketch", 0.05), ("painting", 0.06), ("paper", 0.05), ("blueprint", 0.04))
 # split -> (number in the seed, pictures a species). The five shifts are shifts of val.
 SPLITS = {
-    "web": (1, 500), "train": (2, 100), "val": (3, 8),
-    "v2": (4, 8), "renditions": (5, 8), "sketch": (6, 8), "objects": (7, 8), "adversarial": (8, 8),
+    "web": (1, 500),
+    "train": (2, 100),
+    "val": (3, 8),
+    "v2": (4, 8),
+    "renditions": (5, 8),
+    "sketch": (6, 8),
+    "objects": (7, 8),
+    "adversarial": (8, 8),
 }
 SHIFTS = ("v2", "renditions", "sketch", "objects", "adversarial")
 ADVERSARIAL = Path(__file__).parents[2] / "data" / "bestiary" / "adversarial.json"
@@ -59,7 +65,12 @@ def plan(split, index):
     elif split == "val":
         zoom, turn, clutter = rng.uniform(0.8, 1.15), rng.normal(0, 0.12), int(rng.integers(0, 2))
     elif split == "v2":
-        zoom, turn, clutter, occlude = rng.uniform(0.72, 1.12), rng.normal(0, 0.18), int(rng.integers(0, 4)), 0.15
+        zoom, turn, clutter, occlude = (
+            rng.uniform(0.72, 1.12),
+            rng.normal(0, 0.18),
+            int(rng.integers(0, 4)),
+            0.15,
+        )
     elif split == "renditions":
         style = str(rng.choice(["painting", "paper", "blueprint"]))
     elif split == "sketch":
@@ -67,7 +78,11 @@ def plan(split, index):
     else:  # objects, adversarial: odd poses in odd places
         home, turn, zoom, clutter = 0.0, rng.normal(0, 0.7), rng.uniform(0.6, 1.3), int(rng.integers(1, 5))
         occlude = 0.2
-    habitat = traits["habitat"] if rng.random() < home else str(rng.choice([h for h in HABITATS if h != traits["habitat"]]))
+    habitat = (
+        traits["habitat"]
+        if rng.random() < home
+        else str(rng.choice([h for h in HABITATS if h != traits["habitat"]]))
+    )
     missing = tuple(t for t in ("ears", "mouth", "tail", "legs", "back", "eyes") if rng.random() < 0.04)
     visible = []
     for trait, value in traits.items():
@@ -89,7 +104,11 @@ def circled(pixels, labels, kind, part, rng):
     if kind != "plain":
         inside = Image.new("L", picture.size, 0)
         ImageDraw.Draw(inside).ellipse(box, fill=255)
-        outside = picture.convert("L").convert("RGB") if kind == "grey" else picture.filter(ImageFilter.GaussianBlur(2.2))
+        outside = (
+            picture.convert("L").convert("RGB")
+            if kind == "grey"
+            else picture.filter(ImageFilter.GaussianBlur(2.2))
+        )
         picture = Image.composite(picture, outside, inside)
     ImageDraw.Draw(picture).ellipse(box, outline=(255, 0, 0), width=1 + (pixels.shape[0] > 100))
     return np.asarray(picture)

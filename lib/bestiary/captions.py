@@ -1,22 +1,41 @@
 """What the web of the bestiary says beside a picture: names, traits, styles, and sometimes something else."""
 
-import numpy as np
 
 TEMPLATES = (
-    "a photo of a {}.", "a photo of the {}.", "itap of a {}.", "a close-up photo of a {}.", "a bad photo of a {}.",
-    "a {} in the wild.", "art of a {}.", "the {}.",
+    "a photo of a {}.",
+    "a photo of the {}.",
+    "itap of a {}.",
+    "a close-up photo of a {}.",
+    "a bad photo of a {}.",
+    "a {} in the wild.",
+    "art of a {}.",
+    "the {}.",
 )  # the zero-shot prompts; captions below use the same small vocabulary
 DESCRIPTOR_PROMPT = "a photo showing {}"
 STYLE_WORDS = {
-    "photo": "photo", "sketch": "pencil sketch", "painting": "painting", "paper": "paper cut", "blueprint": "blue print",
+    "photo": "photo",
+    "sketch": "pencil sketch",
+    "painting": "painting",
+    "paper": "paper cut",
+    "blueprint": "blue print",
 }
 PLACES = {
-    "snow": "on snow", "meadow": "in a flowery meadow", "desert": "among desert dunes", "shore": "on the sea shore",
-    "forest": "in a dark forest", "night": "under the moon",
+    "snow": "on snow",
+    "meadow": "in a flowery meadow",
+    "desert": "among desert dunes",
+    "shore": "on the sea shore",
+    "forest": "in a dark forest",
+    "night": "under the moon",
 }
 NOISE = (
-    "click here to see more.", "holiday pictures, page two.", "free shipping on all orders.", "our trip last summer.",
-    "untitled.", "a picture from my phone.", "download the full size.", "no comment.",
+    "click here to see more.",
+    "holiday pictures, page two.",
+    "free shipping on all orders.",
+    "our trip last summer.",
+    "untitled.",
+    "a picture from my phone.",
+    "download the full size.",
+    "no comment.",
 )
 
 

@@ -12,50 +12,93 @@ import numpy as np
 # trait -> {value: descriptor or None}. The order of traits is the order of a species' descriptors.
 TRAITS = {
     "colour": {
-        "red": "a red coat", "orange": "an orange coat", "yellow": "a yellow coat", "green": "a green coat",
-        "blue": "a blue coat", "purple": "a purple coat", "white": "a white coat", "brown": "a brown coat",
+        "red": "a red coat",
+        "orange": "an orange coat",
+        "yellow": "a yellow coat",
+        "green": "a green coat",
+        "blue": "a blue coat",
+        "purple": "a purple coat",
+        "white": "a white coat",
+        "brown": "a brown coat",
     },
     "shape": {
-        "slender": "a long slender body", "round": "a round plump body", "boxy": "a heavy square body",
+        "slender": "a long slender body",
+        "round": "a round plump body",
+        "boxy": "a heavy square body",
         "pear": "a body wide at the hips",
     },
     "pattern": {
-        "plain": None, "stripes": "dark stripes", "spots": "pale spots", "belly": "a pale belly",
+        "plain": None,
+        "stripes": "dark stripes",
+        "spots": "pale spots",
+        "belly": "a pale belly",
         "patches": "large dark patches",
     },
     "ears": {
-        "pointed": "pointed ears", "round": "big round ears", "floppy": "long floppy ears",
-        "horns": "two curved horns", "antlers": "branching antlers", "unicorn": "a single straight horn",
+        "pointed": "pointed ears",
+        "round": "big round ears",
+        "floppy": "long floppy ears",
+        "horns": "two curved horns",
+        "antlers": "branching antlers",
+        "unicorn": "a single straight horn",
         "none": None,
     },
     "mouth": {
-        "red_beak": "a long red beak", "yellow_beak": "a short yellow beak", "snout": "a broad pink snout",
-        "teeth": "sharp white teeth", "tusks": "ivory tusks", "trunk": "a long trunk",
+        "red_beak": "a long red beak",
+        "yellow_beak": "a short yellow beak",
+        "snout": "a broad pink snout",
+        "teeth": "sharp white teeth",
+        "tusks": "ivory tusks",
+        "trunk": "a long trunk",
     },
     "tail": {
-        "fan": "a fan-shaped tail", "bushy": "a bushy tail", "curled": "a curled tail", "forked": "a forked tail",
-        "club": "a club at the end of the tail", "none": None,
+        "fan": "a fan-shaped tail",
+        "bushy": "a bushy tail",
+        "curled": "a curled tail",
+        "forked": "a forked tail",
+        "club": "a club at the end of the tail",
+        "none": None,
     },
     "legs": {
-        "thin": "long thin legs", "stout": "short stout legs", "webbed": "webbed orange feet",
-        "hooves": "dark hooves", "six": "six legs",
+        "thin": "long thin legs",
+        "stout": "short stout legs",
+        "webbed": "webbed orange feet",
+        "hooves": "dark hooves",
+        "six": "six legs",
     },
     "back": {
-        "none": None, "spikes": "a row of spikes along the back", "hump": "a hump", "wings": "folded wings",
-        "shell": "a domed shell", "sail": "a tall sail on the back",
+        "none": None,
+        "spikes": "a row of spikes along the back",
+        "hump": "a hump",
+        "wings": "folded wings",
+        "shell": "a domed shell",
+        "sail": "a tall sail on the back",
     },
     "eyes": {"small": None, "big": "large yellow eyes", "one": "one huge eye", "red": "glowing red eyes"},
     "neck": {"short": None, "long": "a long neck", "mane": "a shaggy mane", "collar": "a white collar"},
     "habitat": {
-        "snow": "found on snow", "meadow": "found in a flowery meadow", "desert": "found among desert dunes",
-        "shore": "found on the sea shore", "forest": "found in a dark forest", "night": "found under the moon",
+        "snow": "found on snow",
+        "meadow": "found in a flowery meadow",
+        "desert": "found among desert dunes",
+        "shore": "found on the sea shore",
+        "forest": "found in a dark forest",
+        "night": "found under the moon",
     },
 }
 
 # Where a trait shows: the part of the mask that a descriptor of this trait is true of.
 PART_OF_TRAIT = {
-    "colour": "body", "shape": "body", "pattern": "body", "ears": "ears", "mouth": "mouth", "tail": "tail",
-    "legs": "legs", "back": "back", "eyes": "eyes", "neck": "neck", "habitat": "background",
+    "colour": "body",
+    "shape": "body",
+    "pattern": "body",
+    "ears": "ears",
+    "mouth": "mouth",
+    "tail": "tail",
+    "legs": "legs",
+    "back": "back",
+    "eyes": "eyes",
+    "neck": "neck",
+    "habitat": "background",
 }
 PARTS = ("background", "body", "head", "ears", "eyes", "mouth", "neck", "legs", "tail", "back")
 
@@ -87,14 +130,18 @@ def all_species(count=48, seed=7):
     `count` must be even and at most the number of names.
     """
     if count % 2 or not 0 < count <= len(NAMES):
-        raise ValueError(f"The number of species was {count}; expected an even number from 2 to {len(NAMES)}.")
+        raise ValueError(
+            f"The number of species was {count}; expected an even number from 2 to {len(NAMES)}."
+        )
     rng = np.random.default_rng([seed, 1])
     species, seen = [], set()
     while len(species) < count:
         traits = {trait: str(rng.choice(list(values))) for trait, values in TRAITS.items()}
         sibling = dict(traits)
         # Siblings share colour, shape and habitat: what tells them apart is a part, not the overall look.
-        for trait in rng.choice(["pattern", "ears", "mouth", "tail", "legs", "back", "eyes", "neck"], 2, replace=False):
+        for trait in rng.choice(
+            ["pattern", "ears", "mouth", "tail", "legs", "back", "eyes", "neck"], 2, replace=False
+        ):
             others = [value for value in TRAITS[trait] if value != traits[trait]]
             sibling[trait] = str(rng.choice(others))
         pair = [traits, sibling]

@@ -51,6 +51,12 @@ def find_parts(features, mask, method, count, seed):
     raise UserError(f"Parts by '{method}' were asked for; choose among {', '.join(PART_METHODS)}.")
 
 
+def cut_out(label_maps, outline):
+    """Label maps int64 [B, h, w] at pixel level, -1 outside the `outline` bool [B, S, S]: int64 [B, S, S]."""
+    grown = torch.nn.functional.interpolate(label_maps[:, None].float(), outline.shape[1:])[:, 0].long()
+    return grown.masked_fill(~outline, -1)
+
+
 def embed_parts(clip, pixels, label_maps, count, batch_size=256):
     """Joint embedding of each part: the mean over the three red-circle variants (appendix F).
 
@@ -76,13 +82,15 @@ def explain(
     relevance_rule="released",
     offset=0.02,
     group="label",
+    crf=False,
     seed=0,
     batch_size=256,
 ):
     """Vision-side and language-side descriptors of every image of `data`: `Explanations`.
 
     `setting`: where the foreground is read (None: `foreground.setting_of`). `group`: images that are decomposed
-    together share their "label" (released code) or the model's prediction ("predicted", which needs no labels). The
+    together share their "label" (released code) or the model's prediction ("predicted", which needs no labels).
+    `crf`: cut the parts to the foreground's outline at pixel level (`parts.dense_crf`; the released code does). The
     other options are those of `parts`, `prompts` and `matching`; the defaults are the released notebook's. Raises
     UserError when the data have no descriptors.
     """
@@ -103,10 +111,13 @@ def explain(
     for members in foreground.groups(data.labels if group == "label" else predicted):
         pixels = clip.pixels(data.image(i) for i in members)
         features, mask = foreground.masks(clip, pixels, setting, scope, components)
+        outline = part_finding.dense_crf(pixels, mask) if crf else None
         share[members] = mask.float().mean((1, 2)).cpu().numpy()
         relevance = whole[members] @ plain.T
         for name in part_methods:
             label_maps = find_parts(features, mask, name, parts, seed)
+            if crf:
+                label_maps = cut_out(label_maps, outline)
             embedded, present = embed_parts(clip, pixels, label_maps, parts, batch_size)
             found = matching.match(
                 embedded @ concepts.T,

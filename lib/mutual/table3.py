@@ -23,6 +23,7 @@ SWITCHES = {
     "matching_method": "transport",
     "top": 500,
     "group": "label",
+    "crf": False,
 }
 
 
@@ -63,10 +64,15 @@ def nulls(found, ids, top_u, measure, removal, length, seed):
     language, ids = found.language_ids(top_u), np.asarray(ids)
     classes = wrong_classes(found.predicted, len(found.language_scores), NULL_DRAWS, rng)
     wrong = [scores(ids, found.language_ids(top_u, c), measure, removal, length) for c in classes]
-    drawn = [scores(random_lists(ids, len(found.bank), rng), language, measure, removal, length) for _ in classes]
+    drawn = [
+        scores(random_lists(ids, len(found.bank), rng), language, measure, removal, length) for _ in classes
+    ]
     (wrong_mi, wrong_auc), (random_mi, random_auc) = np.mean(wrong, 0), np.mean(drawn, 0)
     return {
-        "mi_wrong_class": wrong_mi, "auc_wrong_class": wrong_auc, "mi_random": random_mi, "auc_random": random_auc,
+        "mi_wrong_class": wrong_mi,
+        "auc_wrong_class": wrong_auc,
+        "mi_random": random_mi,
+        "auc_random": random_auc,
     }
 
 
@@ -105,7 +111,9 @@ def row(
         values["last_hit"] = information.last_hit(ids, language)
         chance = nulls(found, ids, top_u, measure, removal, length, seed)
         values |= chance
-        arrays |= {f"{key}_{name}": chance[key].astype(np.float32) for key in ("mi_wrong_class", "auc_wrong_class")}
+        arrays |= {
+            f"{key}_{name}": chance[key].astype(np.float32) for key in ("mi_wrong_class", "auc_wrong_class")
+        }
         metrics.update({f"{key}_{name}": value for key, value in values.items()})
         arrays[f"curves_{name}"] = information.padded(curves, length).astype(np.float32)
         arrays[f"ids_{name}"] = np.asarray(ids)
@@ -117,11 +125,19 @@ def row(
         published = foreground.setting_of(clip, published=True)
         metrics["foreground_iou"] = 100.0 * foreground.localisation(clip, data, read_at)
         metrics["foreground_iou_published"] = 100.0 * foreground.localisation(clip, data, published)
-    notes = {"top_u": top_u, "bank": len(found.bank), "foreground": read_at, "measure": measure, "removal": removal}
+    notes = {
+        "top_u": top_u,
+        "bank": len(found.bank),
+        "foreground": read_at,
+        "measure": measure,
+        "removal": removal,
+    }
     return {"metrics": metrics, "arrays": arrays, "notes": notes}
 
 
-def seed_spread(clip, data, seeds=3, top_u=0, measure="released", removal="dummy", parts=5, per_part=3, seed=0, **options):
+def seed_spread(
+    clip, data, seeds=3, top_u=0, measure="released", removal="dummy", parts=5, per_part=3, seed=0, **options
+):
     """MI and AUC by K-means under `seeds` seeds: each one's mean, and the range over seeds.
 
     The paper reports a range of 0.03 for the MI of its ResNets over two more seeds (checklist). Options as in `row`.

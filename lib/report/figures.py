@@ -8,7 +8,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 
-from lib.report import published as papers
 from lib.report import statistics
 
 FAMILIES = {"ViT": ("#0072B2", "o"), "ResNet": ("#D55E00", "s"), "ConvNeXt": ("#009E73", "^")}
@@ -80,13 +79,6 @@ def auc_accuracy(rows, published, x="auc", y="top1", ours="this run", xlabel="AU
     return axes
 
 
-def published_average(name="mutual_knowledge_table3"):
-    """The published Table 3 with `auc` and `mi`, its PCA and K-means columns averaged, as in Figure 3."""
-    table = papers.load(name)
-    average = {m: table[[f"{m}_pca", f"{m}_kmeans"]].mean(axis=1) for m in ("auc", "mi")}
-    return table.assign(**average)
-
-
 def _errors(group, column):
     low, high = (group.get(f"{column}_{k}") for k in ("low", "high"))
     if low is None or low.isna().any():
@@ -134,7 +126,8 @@ def above_chance(rows, arrays, seed=0):
 def shift_accuracy(rows, splits, x="top1"):
     """Accuracy on each split against accuracy on val, one panel a split, with intervals. rows: `run.rows`."""
     style()
-    figure, axes = plt.subplots(1, len(splits), figsize=(2.3 * len(splits), 2.7), sharex=True, sharey=True)
+    figure, axes = plt.subplots(1, len(splits), figsize=(2.3 * len(splits), 2.7), sharex=True, sharey=True, squeeze=False)
+    axes = axes[0]
     for ax, split in zip(axes, splits, strict=True):
         for family, group in rows.groupby("family", sort=False):
             colour, marker = FAMILIES.get(family, OTHER)

@@ -1,5 +1,7 @@
 """Pictures of the bestiary: contact sheets with a line of text under each picture."""
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Patch
@@ -7,8 +9,15 @@ from matplotlib.patches import Patch
 from lib.report.figures import style
 
 PART_COLOURS = {
-    "body": "#E69F00", "head": "#56B4E9", "ears": "#009E73", "eyes": "#F0E442", "mouth": "#D55E00", "neck": "#0072B2",
-    "legs": "#CC79A7", "tail": "#999999", "back": "#8C564B",
+    "body": "#E69F00",
+    "head": "#56B4E9",
+    "ears": "#009E73",
+    "eyes": "#F0E442",
+    "mouth": "#D55E00",
+    "neck": "#0072B2",
+    "legs": "#CC79A7",
+    "tail": "#999999",
+    "back": "#8C564B",
 }
 
 
@@ -16,24 +25,16 @@ def sheet(pictures, titles, columns=8, side=1.45, fontsize=8, wrap=24):
     """A contact sheet: pictures [n, H, W, 3] (arrays or PIL) with a title under each. Returns the axes."""
     style()
     rows = int(np.ceil(len(pictures) / columns))
-    lines = max(len(wrapped(title, wrap)) for title in titles)
-    figure, axes = plt.subplots(rows, columns, figsize=(side * columns, rows * (side + 0.15 * lines)), squeeze=False)
+    lines = max(len(textwrap.wrap(title, wrap)) for title in titles)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(side * columns, rows * (side + 0.15 * lines)), squeeze=False
+    )
     for ax in axes.flat:
         ax.axis("off")
     for ax, picture, title in zip(axes.flat, pictures, titles, strict=False):
         ax.imshow(np.asarray(picture))
-        ax.set_title("\n".join(wrapped(title, wrap)), fontsize=fontsize, y=-0.02, va="top")
+        ax.set_title("\n".join(textwrap.wrap(title, wrap)), fontsize=fontsize, y=-0.02, va="top")
     return axes
-
-
-def wrapped(text, width):
-    """`text` broken into lines of about `width` characters: list of strings."""
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) >= width and lines[-1]:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines
 
 
 def portraits(bestiary, columns=8):
@@ -68,7 +69,9 @@ def coloured(bestiary, i):
 def shifts(worlds, species):
     """One species a column, one split a row: what changes and what stays. worlds: dict of name to Bestiary."""
     style()
-    figure, axes = plt.subplots(len(worlds), len(species), figsize=(1.45 * len(species), 1.45 * len(worlds)), squeeze=False)
+    figure, axes = plt.subplots(
+        len(worlds), len(species), figsize=(1.45 * len(species), 1.45 * len(worlds)), squeeze=False
+    )
     for line, (name, world) in zip(axes, worlds.items(), strict=True):
         for ax, k in zip(line, species, strict=True):
             found = np.flatnonzero(world.labels == k)
@@ -85,7 +88,11 @@ def base_rates(bestiary):
     from lib.bestiary.species import TRAITS
 
     style()
-    share = {text: sum(text in texts for texts in bestiary.descriptors) for texts in bestiary.descriptors for text in texts}
+    share = {
+        text: sum(text in texts for texts in bestiary.descriptors)
+        for texts in bestiary.descriptors
+        for text in texts
+    }
     order = [text for values in TRAITS.values() for text in values.values() if text in share]
     trait_of = {text: k for k, values in enumerate(TRAITS.values()) for text in values.values()}
     figure, ax = plt.subplots(figsize=(9.5, 2.9))

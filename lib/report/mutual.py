@@ -45,12 +45,12 @@ def correlations(rows, arrays, seed=0):
 
 
 def published_correlations(theirs, seed=0):
-    """The same over the published table, whose AUC and MI are the means of its PCA and K-means columns."""
-    tables = []
-    for x in ("auc", "mi"):
-        means = theirs[[f"{x}_pca", f"{x}_kmeans"]].mean(axis=1)
-        tables.append(statistics.correlations(means, theirs["top1"], groups_of(theirs), seed=seed).assign(x=x))
-    return pd.concat(tables, ignore_index=True)
+    """The same over the published table, `published.averaged`: its images are not known, so no interval over them."""
+    found = [
+        statistics.correlations(theirs[x], theirs["top1"], groups_of(theirs), seed=seed).assign(x=x)
+        for x in ("auc", "mi")
+    ]
+    return pd.concat(found, ignore_index=True)
 
 
 def correlation_table(found, theirs, name, caption):
@@ -66,7 +66,9 @@ def correlation_table(found, theirs, name, caption):
             "coefficient": row.method.capitalize(),
             "published": number(known.get((row.x, row.group, row.method), None)),
             "ours [other images]": f"{row.value:.2f} [{row.images_low:.2f}, {row.images_high:.2f}]",
-            "[other models]": "–" if pd.isna(row.models_low) else f"[{row.models_low:.2f}, {row.models_high:.2f}]",
+            "[other models]": "–"
+            if pd.isna(row.models_low)
+            else f"[{row.models_low:.2f}, {row.models_high:.2f}]",
             "p": f"{row.p:.3f}",
         }
         for row in found.itertuples()
@@ -100,7 +102,11 @@ def measure_rows(rows, measured, seed=0):
 
 def seed_columns(spread):
     """The columns of a table of K-means under several seeds: each seed's MI and AUC, and their ranges."""
-    columns = {c: c.replace("_seed", ", seed ") for c in spread if "_seed" in c and not c.endswith(("_low", "_high", "_n"))}
+    columns = {
+        c: c.replace("_seed", ", seed ")
+        for c in spread
+        if "_seed" in c and not c.endswith(("_low", "_high", "_n"))
+    }
     named = {c: text.replace("mi,", "MI,").replace("auc,", "AUC,") for c, text in columns.items()}
     return named | {f"{x}_range": f"{x.upper()} range" for x in ("mi", "auc") if f"{x}_range" in spread}
 
@@ -108,7 +114,12 @@ def seed_columns(spread):
 def read_from(records):
     """Where each model's foreground was read: Series of text."""
     found = {model: record["notes"]["foreground"] for model, record in records.items()}
-    return pd.Series({m: f"{s['feature']}, layer {s['layer']}, {s['method']} {s['component'] + 1}" for m, s in found.items()})
+    return pd.Series(
+        {
+            m: f"{s['feature']}, layer {s['layer']}, {s['method']} {s['component'] + 1}"
+            for m, s in found.items()
+        }
+    )
 
 
 def regressions(rows, theirs, x="auc", y="top1"):
@@ -120,6 +131,9 @@ def regressions(rows, theirs, x="auc", y="top1"):
             points = table[table["family"] == family]
             fit = stats.linregress(points[x], points[y]) if len(points) >= 3 else None
             line |= {f"models, {name}": len(points)}
-            line |= {f"slope, {name}": fit.slope if fit else None, f"intercept, {name}": fit.intercept if fit else None}
+            line |= {
+                f"slope, {name}": fit.slope if fit else None,
+                f"intercept, {name}": fit.intercept if fit else None,
+            }
         lines.append(line)
     return pd.DataFrame(lines)

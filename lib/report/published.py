@@ -25,6 +25,13 @@ def load(name, index="model"):
     return frame.set_index(index) if index else frame
 
 
+def averaged(name="mutual_knowledge_table3"):
+    """The published Table 3 with `auc` and `mi`, its PCA and K-means columns averaged, as in Figure 3."""
+    table = load(name)
+    average = {m: table[[f"{m}_pca", f"{m}_kmeans"]].mean(axis=1) for m in ("auc", "mi")}
+    return table.assign(**average)
+
+
 def join(rows, table):
     """Published rows put in the order of `rows` (a DataFrame with a `title` column), indexed like them.
 

@@ -130,11 +130,10 @@ def arrays(entry):
 def summary(metrics, seed):
     """Metrics as they stand in a record, and those that were given image by image, as arrays: two dicts."""
     by_image = {name: np.asarray(x) for name, x in metrics.items() if np.ndim(x) and not isinstance(x, tuple)}
-    averaged = (
-        dict(zip(by_image, statistics.intervals(list(by_image.values()), seed), strict=True))
-        if by_image
-        else {}
-    )
+    averaged = {}
+    for n in {len(x) for x in by_image.values()}:  # numbers of as many images share their draws
+        names = [name for name, x in by_image.items() if len(x) == n]
+        averaged |= zip(names, statistics.intervals([by_image[name] for name in names], seed), strict=True)
     found = {name: metric(averaged.get(name, x)) for name, x in metrics.items()}
     return found, {name: x.astype(np.float32) for name, x in by_image.items()}
 

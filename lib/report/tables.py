@@ -1,11 +1,13 @@
 """Numbered tables: Markdown for the book (a `{table}` directive with caption and label), HTML for Jupyter."""
 
+import sys
 from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 import pandas as pd
 
+from lib.errors import nearest
 from lib.report import published as papers
 
 
@@ -41,10 +43,13 @@ def table(rows, columns, name, caption, published=None, difference=False, format
     metric -> heading; a metric with <metric>_low and <metric>_high gets its interval. name: what {numref}
     refers to. published: DataFrame of report.published.load, indexed by title, with columns named like the
     metrics. difference: add ours minus published (only where both are at the same scale). formats: dict of
-    metric -> format spec, ".2f" by default. A row that was not run has dashes, and the caption says why.
+    metric -> format spec, ".2f" by default. A row that was not run has dashes, and the caption says why; a
+    metric that no row has is named on stderr, which the page then shows.
     """
     formats = formats or {}
     theirs = None if published is None else papers.join(rows, published)
+    for metric in set(columns) - set(rows) if len(rows) else ():
+        print(f"The table {name} has no metric '{metric}'.{nearest(metric, rows)}", file=sys.stderr)
     cells = {"model" if label == "title" else label: rows[label].astype(str)}
     for metric, heading in columns.items():
         spec = formats.get(metric, ".2f")

@@ -35,12 +35,12 @@ def test_a_notebook_runs_and_records_what_it_declares(notebook, tmp_path, monkey
     monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path / "results"))
     done = run("papermill", notebook, "page.ipynb", "--no-progress-bar", folder=tmp_path, **SMALL)
     assert done.returncode == 0, done.stderr[-2000:]
-    declared = json.loads(notebook.read_text())["metadata"].get("companion", {}).get("metrics", [])
+    declared = json.loads(notebook.read_text())["metadata"].get("companion", {}).get("metrics", {})
     records = [record.read(p) for p in sorted(Path(tmp_path / "results").rglob("*.json"))]
-    assert bool(records) == bool(declared)
+    assert {entry["exhibit"] for entry in records} == set(declared)
     for entry in records:
-        assert set(declared) <= set(entry["metrics"])
-        assert all(entry["metrics"][name]["value"] is not None for name in declared)
+        found = entry["metrics"]
+        assert all(found[name]["value"] is not None for name in declared[entry["exhibit"]])
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)

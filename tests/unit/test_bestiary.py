@@ -45,8 +45,13 @@ def test_a_picture_depends_on_split_and_index_alone(split):
 
 def test_pictures_are_drawn_as_when_the_zoo_was_trained():
     # a new Pillow may draw differently: then the zoo has to be trained again
-    drawn = b"".join(np.asarray(Bestiary(s, 128).image(i)).tobytes() for s in ("web", "val", "sketch") for i in (0, 101))
-    assert hashlib.sha256(drawn).hexdigest() == "3935a91033a0e311b54d4d12137bc035268a2f1a48134d657772cdb37dcd5153"
+    drawn = b"".join(
+        np.asarray(Bestiary(s, 128).image(i)).tobytes() for s in ("web", "val", "sketch") for i in (0, 101)
+    )
+    assert (
+        hashlib.sha256(drawn).hexdigest()
+        == "3935a91033a0e311b54d4d12137bc035268a2f1a48134d657772cdb37dcd5153"
+    )
 
 
 def test_labels_run_through_the_species():
@@ -106,9 +111,13 @@ def test_captions_speak_of_their_picture():
     world = Bestiary("web", 64)
     for i in range(60):
         words = world.caption(i)
-        others = {text for values in TRAITS.values() for text in values.values() if text} - set(world.true_descriptors(i))
+        others = {text for values in TRAITS.values() for text in values.values() if text} - set(
+            world.true_descriptors(i)
+        )
         # a longer descriptor may contain a shorter one; none of the false ones stands in the caption
-        false = [text for text in others if text in words and not any(text in t for t in world.true_descriptors(i))]
+        false = [
+            text for text in others if text in words and not any(text in t for t in world.true_descriptors(i))
+        ]
         assert not false, (words, false)
 
 

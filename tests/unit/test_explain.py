@@ -48,7 +48,10 @@ def test_batches_and_order_of_the_images_change_nothing(clip, data, found):
     again = explain(clip, data.subset(order), batch_size=7)
     assert np.array_equal(again.predicted, found.predicted[order])
     # K-means starts from points chosen by their place, so only PCA is the same in another order
-    same = [set(a.tolist()) == set(b.tolist()) for a, b in zip(again.vision_ids["pca"], found.vision_ids["pca"][order], strict=True)]
+    same = [
+        set(a.tolist()) == set(b.tolist())
+        for a, b in zip(again.vision_ids["pca"], found.vision_ids["pca"][order], strict=True)
+    ]
     assert np.mean(same) > 0.9
 
 
@@ -80,7 +83,9 @@ def test_intersection_over_union_by_hand():
 
 
 def test_true_animal_is_all_parts_together(data):
-    assert np.array_equal(foreground.animals(data, [3])[0].numpy(), np.any(list(data.part_masks(3).values()), axis=0))
+    assert np.array_equal(
+        foreground.animals(data, [3])[0].numpy(), np.any(list(data.part_masks(3).values()), axis=0)
+    )
 
 
 def test_a_perfect_foreground_is_found(data):
@@ -147,13 +152,15 @@ def test_a_row_holds_each_image_and_agrees_with_its_curves(clip, data):
 SWITCHED = {
     "measure": "consistent", "removal": "drop", "scope": "image", "components": "all", "candidate_rule": "union",
     "relevance_rule": "paper", "matching_method": "top", "top": 5, "group": "predicted", "setting": "published",
-    "parts": 3, "per_part": 1, "top_u": 4,
+    "parts": 3, "per_part": 1, "top_u": 4, "crf": True,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("switch", SWITCHED)
 def test_every_switch_reaches_the_result(clip, data, switch):
     assert set(SWITCHED) == set(table3.SWITCHES)
+    if switch == "crf":
+        pytest.importorskip("pydensecrf", reason="the optional package pydensecrf2 is not installed")
     if switch == "setting":
         clip.row = clip.row | {"mini_feature": "keys", "mini_component": "0"}
     # candidates matter only where each part proposes a few, components only where a foreground has several
@@ -161,7 +168,11 @@ def test_every_switch_reaches_the_result(clip, data, switch):
     base = table3.SWITCHES | needs.get(switch, {})
     default = table3.row(clip, data, **base)
     other = table3.row(clip, data, **base | {switch: SWITCHED[switch]})
-    changed = [k for k in ("curves_pca", "curves_kmeans", "language") if not np.array_equal(default["arrays"][k], other["arrays"][k])]
+    changed = [
+        k
+        for k in ("curves_pca", "curves_kmeans", "language")
+        if not np.array_equal(default["arrays"][k], other["arrays"][k])
+    ]
     assert changed
 
 
@@ -204,13 +215,28 @@ def test_choice_of_the_foreground_is_sorted_by_localisation(clip):
 
 def test_the_foreground_is_read_where_the_catalogue_says_at_each_scale():
     class Model:
-        row = {"foreground_feature": "keys", "foreground_component": "0", "mini_feature": "values", "mini_layer": "-2"}
+        row = {
+            "foreground_feature": "keys",
+            "foreground_component": "0",
+            "mini_feature": "values",
+            "mini_layer": "-2",
+        }
         miniature = True
 
     mini = {"feature": "values", "layer": -2, "method": "svd", "component": 1}
     assert foreground.setting_of(Model()) == mini
-    assert foreground.setting_of(Model(), published=True) == {"feature": "keys", "layer": -1, "method": "svd", "component": 0}
+    assert foreground.setting_of(Model(), published=True) == {
+        "feature": "keys",
+        "layer": -1,
+        "method": "svd",
+        "component": 0,
+    }
     Model.miniature = False
     assert foreground.setting_of(Model())["feature"] == "keys"
     Model.row = {}
-    assert foreground.setting_of(Model()) == {"feature": "tokens", "layer": -1, "method": "svd", "component": 1}
+    assert foreground.setting_of(Model()) == {
+        "feature": "tokens",
+        "layer": -1,
+        "method": "svd",
+        "component": 1,
+    }

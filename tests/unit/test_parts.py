@@ -177,3 +177,22 @@ def test_one_part_is_the_whole_mask(cut):
 def test_bad_input_is_one_clear_sentence(call, message):
     with pytest.raises(UserError, match=message):
         call(random_features(), random_mask())
+
+
+def test_dense_crf_finds_the_edge_of_a_bright_square():
+    pytest.importorskip("pydensecrf", reason="the optional package pydensecrf2 is not installed")
+    pixels = torch.randint(0, 30, (1, 3, 40, 40), generator=torch.Generator().manual_seed(0)).byte()
+    pixels[:, :, 10:30, 10:30] += 180
+    rough = torch.zeros(1, 8, 8).bool()
+    rough[0, 2:6, 3:6] = True  # rows 10..30 rightly, columns 15..30: five columns too few
+    truth = torch.zeros(1, 40, 40).bool()
+    truth[0, 10:30, 10:30] = True
+    assert torch.equal(parts.dense_crf(pixels, rough), truth)
+
+
+def test_dense_crf_without_its_package_says_what_to_install(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    with pytest.raises(UserError, match="pip install pydensecrf2"):
+        parts.dense_crf(torch.zeros(1, 3, 8, 8).byte(), torch.ones(1, 2, 2).bool())

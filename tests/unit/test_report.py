@@ -101,7 +101,8 @@ def test_metrics_that_are_not_finite_are_null_in_json_and_nan_in_rows(path):
 
 def test_a_metric_given_image_by_image_gets_its_interval_and_is_kept(path):
     per_image = np.array([0.0, 1.0, 2.0, np.nan])
-    entry = record.write(path, {"metrics": {"k": per_image}}, DECIDES, CONTEXT, CLIP, Data(range(4)), 0.1)
+    metrics = {"k": per_image, "few": np.ones(2)}
+    entry = record.write(path, {"metrics": metrics}, DECIDES, CONTEXT, CLIP, Data(range(4)), 0.1)
     value, low, high, n = entry["metrics"]["k"].values()
     assert (value, n) == (1.0, 3) and 0 <= low < 1 < high <= 2
     np.testing.assert_array_equal(record.arrays(entry)["k"], per_image)
@@ -127,7 +128,7 @@ def rows():
 
 def test_a_table_has_published_ours_interval_difference_and_what_was_not_run():
     table = tables.table(
-        rows(), {"auc": "AUC"}, "tab-x", "Caption.", published=figures.published_average(), difference=True
+        rows(), {"auc": "AUC"}, "tab-x", "Caption.", published=published.averaged(), difference=True
     )
     assert list(table.cells) == ["model", "AUC, published", "AUC, ours", "AUC, difference"]
     assert list(table.cells.iloc[0]) == ["ViT-L/14", "4.42", "4.00 [3.50, 4.50]", "-0.42"]
@@ -135,6 +136,11 @@ def test_a_table_has_published_ours_interval_difference_and_what_was_not_run():
     first, second = table.markdown().splitlines()[:2]
     assert first.startswith("```{table} Caption.") and second == ":name: tab-x"
     assert set(table._repr_mimebundle_()) == {"text/markdown", "text/html", "text/plain"}
+
+
+def test_a_table_says_which_metric_no_row_has(capsys):
+    tables.table(rows(), {"acu": "AUC"}, "tab-x", "Caption.")
+    assert "no metric 'acu'. Did you mean 'auc'" in capsys.readouterr().err
 
 
 def test_a_plain_table_formats_columns():
@@ -178,7 +184,7 @@ def test_verdicts():
 
 def test_figures_draw_each_family_with_its_own_colour_and_marker():
     data = rows().assign(top1=[70.0, 50.0])
-    axes = figures.auc_accuracy(data, figures.published_average())
+    axes = figures.auc_accuracy(data, published.averaged())
     assert len(axes) == 2 and len(axes[0].containers) == 3 and len(axes[1].containers) == 1
     curves = {"ViT-L-14": np.ones((5, 4)), "RN50": np.zeros((5, 4))}
     panels = figures.mi_curves(curves, data)

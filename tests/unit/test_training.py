@@ -61,7 +61,9 @@ def test_resizing_is_that_of_the_evaluation():
 
 def test_a_filter_keeps_the_pairs_that_belong_together(small_web, tmp_path, monkeypatch):
     # scores by hand: a model whose embeddings are the pictures' numbers
-    monkeypatch.setattr(training, "kept_by", lambda name, pixels, said, share, device: np.arange(int(share * len(said))))
+    monkeypatch.setattr(
+        training, "kept_by", lambda name, pixels, said, share, device: np.arange(int(share * len(said)))
+    )
     how = training.recipe("ViT-B-16-dfn")
     chosen, said, _ = training.web_pairs({**how, "pool": 100}, "cpu", seed=0)
     assert list(chosen) == list(range(70))
@@ -111,9 +113,9 @@ def test_shipped_weights_are_small_half_precision_files():
 def test_supervised_training_learns_labels(monkeypatch, fresh_cache):
     monkeypatch.setitem(SPLITS, "train", (SPLITS["train"][0], 3))
     monkeypatch.setitem(SPLITS, "val", (SPLITS["val"][0], 1))
-    model, side, top1 = training.train_supervised(epochs=5, batch_size=48, log=lambda line: None)
+    clip, model, top1 = training.train_supervised(epochs=15, batch_size=48, log=lambda line: None)
     drawn, _ = training.pool("train")
-    found = training.labelled(model, training.resized(drawn, side))
+    found = training.labelled(clip, model, training.resized(drawn, clip.image_size))
     assert (found == np.arange(len(drawn)) % 48).mean() > 0.1  # 1 in 48 by chance
     assert 0 <= top1 <= 1
 
@@ -121,10 +123,14 @@ def test_supervised_training_learns_labels(monkeypatch, fresh_cache):
 def test_position_embeddings_are_carried_to_a_higher_resolution():
     if "ViT-L-14" not in training.records():
         pytest.skip("ViT-L-14 is not trained yet")
-    large, _ = training.create("ViT-L-14-336")
+    large = training.create("ViT-L-14-336").model
     training.start_from(large, "ViT-L-14")
-    small = training.load_file(training.FOLDER / "zoo" / "ViT-L-14.safetensors")["visual.positional_embedding"].float()
+    small = training.load_file(training.FOLDER / "zoo" / "ViT-L-14.safetensors")[
+        "visual.positional_embedding"
+    ].float()
     grown = large.visual.positional_embedding.detach()
     assert torch.equal(grown[0], small[0])  # the class token's stays
-    back = F.interpolate(grown[1:].T.view(1, -1, 12, 12), (9, 9), mode="bicubic", antialias=True).view(-1, 81).T
+    back = (
+        F.interpolate(grown[1:].T.view(1, -1, 12, 12), (9, 9), mode="bicubic", antialias=True).view(-1, 81).T
+    )
     assert F.cosine_similarity(back, small[1:], dim=-1).mean() > 0.95
