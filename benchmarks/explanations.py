@@ -44,9 +44,7 @@ def explain_plainly(clip, data, partition, seed, settings, reuse_texts=False):
         pixels = torch.cat([clip.pixels([data.image(int(i))]) for i in members])
         maps = part_maps(clip, pixels, partition, seed, settings)
         for i, image, labels in zip(members, pixels, maps, strict=True):
-            parts = torch.stack(
-                [encode_part(clip, image, labels == p) for p in np.unique(labels[labels >= 0])]
-            )
+            parts = torch.stack([encode_part(clip, image, labels == p) for p in np.unique(labels[labels >= 0])])
             lists[i], seconds = descriptors(clip, image, parts, bank, concept_weights, bank_weights, settings)
             text_seconds += seconds
     return lists, time.perf_counter() - start, text_seconds
@@ -128,11 +126,7 @@ def descriptors(clip, image, parts, bank, concept_weights, bank_weights, setting
     if not common:
         return [], 0.0
     start = time.perf_counter()
-    texts = (
-        clip.embed_texts([bank[c] for c in common], cached=False)
-        if bank_weights is None
-        else bank_weights[common]
-    )
+    texts = clip.embed_texts([bank[c] for c in common], cached=False) if bank_weights is None else bank_weights[common]
     seconds = time.perf_counter() - start
     relevance = (texts @ clip.embed_pixels(image[None])[0]).double().cpu()
     common = [c for c, value in zip(common, relevance, strict=True) if value > relevance.mean() - 0.02]
@@ -148,11 +142,7 @@ def descriptors(clip, image, parts, bank, concept_weights, bank_weights, setting
             if common[position] not in found:
                 found.append(common[position])
     start = time.perf_counter()
-    texts = (
-        clip.embed_texts([bank[c] for c in found], cached=False)
-        if bank_weights is None
-        else bank_weights[found]
-    )
+    texts = clip.embed_texts([bank[c] for c in found], cached=False) if bank_weights is None else bank_weights[found]
     seconds += time.perf_counter() - start
     importance = (texts @ clip.embed_pixels(image[None])[0]).tolist()
     return [c for _, c in sorted(zip(importance, found, strict=True), key=lambda pair: -pair[0])], seconds

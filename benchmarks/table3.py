@@ -24,9 +24,7 @@ BIN = Path(sys.executable).parent
 def timed(command, **environment):
     """Run a command in the project's folder; returns its seconds. Its output is shown only when it fails."""
     began = time.perf_counter()
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     return time.perf_counter() - began

@@ -49,9 +49,7 @@ def tensors(key, compute):
     except Exception as error:  # whatever is wrong with a cache file, the answer is to compute it again
         note(f"Cache file {path.name} of {key['kind']} is damaged ({_reason(error)}); it is computed again.")
     # cloned, because safetensors refuses tensors that share memory
-    result = {
-        name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in compute().items()
-    }
+    result = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in compute().items()}
     try:
         _write(path, sha, key, result)
     except (OSError, SafetensorError) as error:

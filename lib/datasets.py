@@ -63,9 +63,7 @@ class ImageDataset:
 
     def _truth(self, what, i):
         if not hasattr(self.source, what):
-            raise UserError(
-                f"Dataset '{self.name}' has no {what.replace('_', ' ')}; only 'bestiary' knows them."
-            )
+            raise UserError(f"Dataset '{self.name}' has no {what.replace('_', ' ')}; only 'bestiary' knows them.")
         return getattr(self.source, what)(int(self.indices[i]))
 
     def subset(self, indices):
@@ -197,9 +195,7 @@ def _own_root(name, split):
     root = Path(name).expanduser()
     if not root.is_dir():
         if "/" in str(name) or "\\" in str(name):
-            raise UserError(
-                f"There is no folder {root.resolve()}; give the path of a folder of class folders."
-            )
+            raise UserError(f"There is no folder {root.resolve()}; give the path of a folder of class folders.")
         raise UserError(
             f"Dataset '{name}' is unknown; give one of {', '.join(names())}, or the path of a folder "
             f"of class folders.{nearest(name, names())}"
@@ -375,9 +371,7 @@ def align(bank, classes, by="index"):
     """
     if by == "index":
         if len(bank) != len(classes):
-            raise UserError(
-                f"The bank has {len(bank)} classes and the dataset {len(classes)}; they must agree."
-            )
+            raise UserError(f"The bank has {len(bank)} classes and the dataset {len(classes)}; they must agree.")
         return [list(texts) for texts in bank.values()]
     by_name = {_plain(name): list(texts) for name, texts in bank.items()}
     return [by_name.get(_plain(name), []) for name in classes]

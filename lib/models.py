@@ -115,8 +115,7 @@ def pair(architecture, tag):
     if not config:
         tags = open_clip.list_pretrained_tags_by_model(architecture)
         raise UserError(
-            f"open_clip has no weights '{tag}' for {architecture}; "
-            f"it has {some(tags, 12)}.{nearest(tag, tags)}"
+            f"open_clip has no weights '{tag}' for {architecture}; it has {some(tags, 12)}.{nearest(tag, tags)}"
         )
     trained = bool(config.get("quick_gelu"))
     if trained and not _quick_gelu(architecture):
@@ -209,9 +208,7 @@ def _weights_file(choice, config):
     path = Path(choice.source).expanduser()
     if not path.is_file():
         miniature = choice.architecture.startswith("mini-") and path.parent == MINIATURE / "zoo"
-        advice = (
-            "train it with notebooks/zoo.ipynb" if miniature else "give the path of an open_clip checkpoint"
-        )
+        advice = "train it with notebooks/zoo.ipynb" if miniature else "give the path of an open_clip checkpoint"
         raise UserError(f"There is no checkpoint {path} for {choice.name}; {advice}.")
     return path
 
@@ -314,9 +311,7 @@ class Clip:
         }
 
     def __repr__(self):
-        return (
-            f"Clip({self.name}: {self.architecture}, {self.image_size} px, {self.precision} on {self.device})"
-        )
+        return f"Clip({self.name}: {self.architecture}, {self.image_size} px, {self.precision} on {self.device})"
 
     def pixels(self, images, resize="squash"):
         """Images as uint8 [n, 3, S, S] on the CPU.
@@ -339,9 +334,7 @@ class Clip:
             ahead = deque()
             for start in range(0, len(images), batch_size):
                 chunk = range(start, min(start + batch_size, len(images)))
-                ahead.append(
-                    [pool.submit(lambda i: to_pixels(read(i), self.image_size, resize), i) for i in chunk]
-                )
+                ahead.append([pool.submit(lambda i: to_pixels(read(i), self.image_size, resize), i) for i in chunk])
                 if len(ahead) == 2:
                     yield torch.stack([future.result() for future in ahead.popleft()])
             if ahead:
@@ -374,9 +367,7 @@ class Clip:
 
     def _embed_batches(self, batches):
         rows = [self._infer(self.model.encode_image, batch) for batch in batches]
-        return (
-            F.normalize(torch.cat(rows), dim=-1) if rows else torch.empty(0, self.width, device=self.device)
-        )
+        return F.normalize(torch.cat(rows), dim=-1) if rows else torch.empty(0, self.width, device=self.device)
 
     def embed_texts(self, texts, batch_size=256, cached=True):
         """Text embeddings float32 [m, c], rows of norm 1. texts: list of str, already in their prompts."""
@@ -456,9 +447,7 @@ def to_pixels(image, size, resize="squash"):
 def _check_pixels(pixels, size):
     if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != (3, size, size):
         given = f"{pixels.dtype} {list(pixels.shape)}"
-        raise UserError(
-            f"Pixels are {given}, expected uint8 [n, 3, {size}, {size}]; make them with clip.pixels."
-        )
+        raise UserError(f"Pixels are {given}, expected uint8 [n, 3, {size}, {size}]; make them with clip.pixels.")
 
 
 def _tokenizer(architecture, settings):

@@ -134,7 +134,7 @@ class Run:
 
     @property
     def scale(self):
-        """ "miniature" for the embedded bestiary, "paper" for real models and photographs."""
+        """The scale: "miniature" for the embedded bestiary, "paper" for real models and photographs."""
         return "miniature" if self.dataset == "bestiary" else "paper"
 
     @property
@@ -143,7 +143,7 @@ class Run:
         return all(v == self.defaults[k] for k, v in self.parameters.items() if k not in NOT_DECISIVE)
 
     def data(self, split="val"):
-        """The images of the run, an ImageDataset with `limit`, `seed` and, where declared, `on_error` applied."""
+        """The images of the run, an ImageDataset after `limit`, `seed` and, if declared, `on_error`."""
         from lib import datasets
 
         if split not in self._data:
@@ -232,9 +232,7 @@ class Run:
 
     def card(self):
         """What a sceptic asks: commit, data, weights, seed, device, versions, time and memory, as HTML."""
-        return Card(
-            record.card([*self.records.values(), *self.further], self.exhibit, time.time() - self.started)
-        )
+        return Card(record.card([*self.records.values(), *self.further], self.exhibit, time.time() - self.started))
 
     def _repr_html_(self):
         from lib import models

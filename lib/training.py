@@ -33,9 +33,7 @@ def recipe(name):
     """One row of recipes.csv as a dict; raises UserError for another name, with the nearest ones."""
     rows = pd.read_csv(FOLDER / "recipes.csv", keep_default_na=False).set_index("name")
     if name not in rows.index:
-        raise UserError(
-            f"There is no recipe for '{name}' in data/bestiary/recipes.csv.{nearest(name, rows.index)}"
-        )
+        raise UserError(f"There is no recipe for '{name}' in data/bestiary/recipes.csv.{nearest(name, rows.index)}")
     return rows.loc[name].to_dict()
 
 
@@ -178,12 +176,9 @@ def train(name, seed=0, device="cpu", batch_size=256, folder=FOLDER, pairs=None,
             losses.append(loss.item())
         top1 = zero_shot_top1(clip, held_out, val)
         seconds = time.perf_counter() - began
-        history.append(
-            {"epoch": epoch + 1, "loss": float(np.mean(losses)), "top1": top1, "seconds": round(seconds, 1)}
-        )
-        log(
-            f"{name}  epoch {epoch + 1}/{how['epochs']}  loss {history[-1]['loss']:.3f}  top-1 {top1:.3f}  {seconds:.0f} s"
-        )
+        loss = float(np.mean(losses))
+        history.append({"epoch": epoch + 1, "loss": loss, "top1": top1, "seconds": round(seconds, 1)})
+        log(f"{name}  epoch {epoch + 1}/{how['epochs']}  loss {loss:.3f}  top-1 {top1:.3f}  {seconds:.0f} s")
     record = {
         "model": name,
         "seed": seed,
@@ -243,9 +238,7 @@ def train_supervised(seed=0, device="cpu", epochs=8, batch_size=128, log=print):
             schedule.step()
         log(f"supervised  epoch {epoch + 1}/{epochs}  loss {loss.item():.3f}")
     val = Bestiary("val", PIXELS)
-    found = labelled(
-        clip, model, resized(np.stack([np.asarray(val.image(i)) for i in range(len(val))]), side)
-    )
+    found = labelled(clip, model, resized(np.stack([np.asarray(val.image(i)) for i in range(len(val))]), side))
     return clip, model, float((found == val.labels).mean())
 
 
@@ -265,9 +258,7 @@ def filter_adversarially(seed=0, device="cpu", epochs=8, a_species=40, log=print
     candidates = np.arange(a_species * len(SPECIES))
     pictures = np.stack([rendered("adversarial", int(k), PIXELS)[0] for k in candidates])
     wrong = candidates[labelled(clip, model, resized(pictures, clip.image_size)) != candidates % len(SPECIES)]
-    kept = [
-        k for s in range(len(SPECIES)) for k in wrong[wrong % len(SPECIES) == s][: SPLITS["adversarial"][1]]
-    ]
+    kept = [k for s in range(len(SPECIES)) for k in wrong[wrong % len(SPECIES) == s][: SPLITS["adversarial"][1]]]
     about = {"seed": seed, "candidates": len(candidates), "wrong": len(wrong), "supervised_top1_val": top1}
     write_json(ADVERSARIAL, {**about, "indices": sorted(int(k) for k in kept)}, indent=None)
     return about
@@ -290,9 +281,7 @@ def write_json(path, content, indent=1):
 def records(names=None, folder=FOLDER):
     """The training records that exist, in the order of the recipes: dict of name to record. `names`: only these."""
     known = pd.read_csv(FOLDER / "recipes.csv")["name"]
-    pages = {
-        name: Path(folder) / "training" / f"{name}.json" for name in known if names is None or name in names
-    }
+    pages = {name: Path(folder) / "training" / f"{name}.json" for name in known if names is None or name in names}
     return {name: json.loads(page.read_text()) for name, page in pages.items() if page.exists()}
 
 

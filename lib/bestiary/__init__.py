@@ -79,9 +79,7 @@ def plan(split, index):
         home, turn, zoom, clutter = 0.0, rng.normal(0, 0.7), rng.uniform(0.6, 1.3), int(rng.integers(1, 5))
         occlude = 0.2
     habitat = (
-        traits["habitat"]
-        if rng.random() < home
-        else str(rng.choice([h for h in HABITATS if h != traits["habitat"]]))
+        traits["habitat"] if rng.random() < home else str(rng.choice([h for h in HABITATS if h != traits["habitat"]]))
     )
     missing = tuple(t for t in ("ears", "mouth", "tail", "legs", "back", "eyes") if rng.random() < 0.04)
     visible = []
@@ -105,9 +103,7 @@ def circled(pixels, labels, kind, part, rng):
         inside = Image.new("L", picture.size, 0)
         ImageDraw.Draw(inside).ellipse(box, fill=255)
         outside = (
-            picture.convert("L").convert("RGB")
-            if kind == "grey"
-            else picture.filter(ImageFilter.GaussianBlur(2.2))
+            picture.convert("L").convert("RGB") if kind == "grey" else picture.filter(ImageFilter.GaussianBlur(2.2))
         )
         picture = Image.composite(picture, outside, inside)
     ImageDraw.Draw(picture).ellipse(box, outline=(255, 0, 0), width=1 + (pixels.shape[0] > 100))

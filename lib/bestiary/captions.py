@@ -1,6 +1,5 @@
 """What the web of the bestiary says beside a picture: names, traits, styles, and sometimes something else."""
 
-
 TEMPLATES = (
     "a photo of a {}.",
     "a photo of the {}.",

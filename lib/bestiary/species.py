@@ -130,18 +130,14 @@ def all_species(count=48, seed=7):
     `count` must be even and at most the number of names.
     """
     if count % 2 or not 0 < count <= len(NAMES):
-        raise ValueError(
-            f"The number of species was {count}; expected an even number from 2 to {len(NAMES)}."
-        )
+        raise ValueError(f"The number of species was {count}; expected an even number from 2 to {len(NAMES)}.")
     rng = np.random.default_rng([seed, 1])
     species, seen = [], set()
     while len(species) < count:
         traits = {trait: str(rng.choice(list(values))) for trait, values in TRAITS.items()}
         sibling = dict(traits)
         # Siblings share colour, shape and habitat: what tells them apart is a part, not the overall look.
-        for trait in rng.choice(
-            ["pattern", "ears", "mouth", "tail", "legs", "back", "eyes", "neck"], 2, replace=False
-        ):
+        for trait in rng.choice(["pattern", "ears", "mouth", "tail", "legs", "back", "eyes", "neck"], 2, replace=False):
             others = [value for value in TRAITS[trait] if value != traits[trait]]
             sibling[trait] = str(rng.choice(others))
         pair = [traits, sibling]

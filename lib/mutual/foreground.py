@@ -88,9 +88,7 @@ def choose(clip, data):
     tried, scores = candidates(clip.family), []
     for members in groups(data.labels):
         pixels, truth = clip.pixels(data.image(i) for i in members), animals(data, members)
-        read = {
-            key: clip.patch_features(pixels, *key) for key in {(s["feature"], s["layer"]) for s in tried}
-        }
+        read = {key: clip.patch_features(pixels, *key) for key in {(s["feature"], s["layer"]) for s in tried}}
         found = [mask_of(*read[s["feature"], s["layer"]], s) for s in tried]
         scores.append(np.stack([intersection_over_union(mask, truth) for mask in found], axis=1))
     table = pd.DataFrame(tried).assign(iou=np.concatenate(scores).mean(0))

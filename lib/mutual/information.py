@@ -40,9 +40,7 @@ def information(n, m, k, measure="released"):
         raise UserError(f"Information measure '{measure}' is unknown; choose one of {', '.join(MEASURES)}.")
     n, m, k = np.broadcast_arrays(*(np.asarray(_array(x), dtype=float) for x in (n, m, k)))
     if (k < 0).any() or (k > np.minimum(n, m)).any():
-        raise UserError(
-            "The overlap k must lie between 0 and the length of the shorter list; check the counts."
-        )
+        raise UserError("The overlap k must lie between 0 and the length of the shorter list; check the counts.")
     some = k > 0
     log_n, log_m, log_k = (np.log(np.where(some, x, 1)) for x in (n, m, k))
     if measure == "released":
@@ -122,9 +120,7 @@ def padded(image_curves, length=None):
     longest = int((~np.isnan(image_curves)).sum(axis=1).max(initial=0))
     length = longest if length is None else length
     if length < longest:
-        raise UserError(
-            f"length = {length} was given for curves of up to {longest} points; expected at least that."
-        )
+        raise UserError(f"length = {length} was given for curves of up to {longest} points; expected at least that.")
     filled = np.nan_to_num(image_curves[:, :length])
     return np.pad(filled, ((0, 0), (0, length - filled.shape[1])))
 
@@ -156,8 +152,7 @@ def _lists(ids, side):
     ids = _array(ids)
     if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
         raise UserError(
-            f"The {side} lists have shape {ids.shape} and type {ids.dtype}; expected integers "
-            "[images, descriptors]."
+            f"The {side} lists have shape {ids.shape} and type {ids.dtype}; expected integers [images, descriptors]."
         )
     if ((ids[:, 1:] >= 0) & (ids[:, :-1] < 0)).any():
         raise UserError(f"A {side} list has an id after its -1 padding; expected the padding at the end.")

@@ -72,8 +72,7 @@ def sinkhorn(similarity, present, candidate, temperature=1.0, rounds=1000):
     """
     if temperature <= 0 or rounds < 1:
         raise UserError(
-            f"temperature = {temperature} and rounds = {rounds} were given; expected a positive number and "
-            "at least 1."
+            f"temperature = {temperature} and rounds = {rounds} were given; expected a positive number and at least 1."
         )
     allowed = present[:, :, None] & candidate[:, None, :]
     score = (SCORE_SCALE * similarity.double() / temperature).masked_fill(~allowed, -torch.inf)
@@ -119,9 +118,7 @@ def match(
         raise UserError(f"Matching method '{method}' is unknown; choose 'transport', 'centred' or 'top'.")
     if method == "top":
         return _best(similarity, present[..., None].expand_as(similarity), per_part)
-    candidate = relevant(
-        relevance, candidates(similarity, present, top, candidate_rule), relevance_rule, offset
-    )
+    candidate = relevant(relevance, candidates(similarity, present, top, candidate_rule), relevance_rule, offset)
     ids, filled = _gather_ids(candidate)
     if ids.shape[1] == 0:
         return ids.new_full((*present.shape, per_part), -1)
@@ -153,11 +150,7 @@ def vision_concepts(top_ids, relevance):
 
 
 def _require(similarity, relevance, present, per_part):
-    if (
-        similarity.ndim != 3
-        or relevance.shape != similarity.shape[::2]
-        or present.shape != similarity.shape[:2]
-    ):
+    if similarity.ndim != 3 or relevance.shape != similarity.shape[::2] or present.shape != similarity.shape[:2]:
         raise UserError(
             f"Similarity {tuple(similarity.shape)}, relevance {tuple(relevance.shape)} and present "
             f"{tuple(present.shape)} do not fit; expected [B, L, D], [B, D] and [B, L]."
@@ -168,9 +161,7 @@ def _require(similarity, relevance, present, per_part):
             "expected between 1 and the size of the bank."
         )
     if not (torch.isfinite(similarity).all() and torch.isfinite(relevance).all()):
-        raise UserError(
-            "The similarities contain NaN or infinite values; check the weights and the precision."
-        )
+        raise UserError("The similarities contain NaN or infinite values; check the weights and the precision.")
 
 
 def _inverse(values):

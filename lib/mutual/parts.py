@@ -38,9 +38,7 @@ def principal_components(features, count=3, scope="class"):
     return _minority_positive(vectors * values[:, None]).reshape(*features.shape[:2], count)
 
 
-def foreground(
-    features, grid, component=1, scope="class", method="svd", components="released", threshold=None
-):
+def foreground(features, grid, component=1, scope="class", method="svd", components="released", threshold=None):
     """Patches of the prominent object: the rarer sign of one component, then its largest connected patch.
 
     features [B, P, C], grid (h, w) with h·w = P -> bool [B, h, w]. `component` counts from 0; `method` is
@@ -177,9 +175,7 @@ def _require_finite(features):
             f"Patch features of shape {tuple(features.shape)} were given; expected [images, patches, width]."
         )
     if not torch.isfinite(features).all():
-        raise UserError(
-            "The patch features contain NaN or infinite values; check the weights and the precision."
-        )
+        raise UserError("The patch features contain NaN or infinite values; check the weights and the precision.")
 
 
 def _decompose(rows, count):
@@ -191,8 +187,7 @@ def _decompose(rows, count):
     """
     if count > min(rows.shape[1:]):
         raise UserError(
-            f"{count} components were asked of {rows.shape[1]} patches of width {rows.shape[2]}; "
-            "ask for fewer."
+            f"{count} components were asked of {rows.shape[1]} patches of width {rows.shape[2]}; ask for fewer."
         )
     tall = rows.shape[1] >= rows.shape[2]
     gram = rows.mT @ rows if tall else rows @ rows.mT
@@ -245,9 +240,7 @@ def _foreground_rows(features, mask, parts):
             f"{tuple(features.shape)}; expected one mask entry for each patch."
         )
     if not mask.any():
-        raise UserError(
-            "The foreground mask is empty in every image; pass the mask that `foreground` returns."
-        )
+        raise UserError("The foreground mask is empty in every image; pass the mask that `foreground` returns.")
     return features.double()[mask.reshape(mask.shape[0], -1)]
 
 

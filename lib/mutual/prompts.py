@@ -24,9 +24,7 @@ def red_circles(pixels, label_maps, thickness=1, blur=11):
             "[images, 3, height, width]."
         )
     if len(label_maps) != len(pixels):
-        raise UserError(
-            f"{len(label_maps)} label maps were given for {len(pixels)} images; expected one for each."
-        )
+        raise UserError(f"{len(label_maps)} label maps were given for {len(pixels)} images; expected one for each.")
     images = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     label_maps = label_maps.cpu().numpy()
     prompts, image_index, part_index = [], [], []
@@ -34,9 +32,7 @@ def red_circles(pixels, label_maps, thickness=1, blur=11):
         grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         blurred = cv2.GaussianBlur(image, (blur, blur), 0)
         for part in np.unique(labels[labels >= 0]):
-            mask = cv2.resize(
-                (labels == part).astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST
-            )
+            mask = cv2.resize((labels == part).astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
             ellipse = part_ellipse(mask)
             inside = cv2.ellipse(np.zeros_like(image), ellipse, WHITE, -1) != 0
             for variant in (image, np.where(inside, image, grey), np.where(inside, image, blurred)):

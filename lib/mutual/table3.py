@@ -64,9 +64,7 @@ def nulls(found, ids, top_u, measure, removal, length, seed):
     language, ids = found.language_ids(top_u), np.asarray(ids)
     classes = wrong_classes(found.predicted, len(found.language_scores), NULL_DRAWS, rng)
     wrong = [scores(ids, found.language_ids(top_u, c), measure, removal, length) for c in classes]
-    drawn = [
-        scores(random_lists(ids, len(found.bank), rng), language, measure, removal, length) for _ in classes
-    ]
+    drawn = [scores(random_lists(ids, len(found.bank), rng), language, measure, removal, length) for _ in classes]
     (wrong_mi, wrong_auc), (random_mi, random_auc) = np.mean(wrong, 0), np.mean(drawn, 0)
     return {
         "mi_wrong_class": wrong_mi,
@@ -91,8 +89,8 @@ def row(
     """Everything Table 3 says about `clip`, and what it leaves out.
 
     `measure` and `removal`: see `information`; `options`: see `explain`; `setting`: read the foreground where it
-    localises best ("default") or where the released notebook does ("published"). Metrics are given image by image, so that
-    the record can resample them: top1, top5; for pca and kmeans the mi, auc, their chance levels, the overlap k,
+    localises best ("default") or where the released notebook does ("published"). Metrics are given image by image, so
+    that the record can resample them: top1, top5; for pca and kmeans the mi, auc, their chance levels, the overlap k,
     whether there was any match, and the rank of the last one. Arrays: the curves. Paper Table 3, section 3.3.
     """
     if setting not in ("default", "published"):
@@ -111,9 +109,7 @@ def row(
         values["last_hit"] = information.last_hit(ids, language)
         chance = nulls(found, ids, top_u, measure, removal, length, seed)
         values |= chance
-        arrays |= {
-            f"{key}_{name}": chance[key].astype(np.float32) for key in ("mi_wrong_class", "auc_wrong_class")
-        }
+        arrays |= {f"{key}_{name}": chance[key].astype(np.float32) for key in ("mi_wrong_class", "auc_wrong_class")}
         metrics.update({f"{key}_{name}": value for key, value in values.items()})
         arrays[f"curves_{name}"] = information.padded(curves, length).astype(np.float32)
         arrays[f"ids_{name}"] = np.asarray(ids)
@@ -148,9 +144,7 @@ def seed_spread(
         found = explain(
             clip, data, ("kmeans",), parts=parts, per_part=per_part, setting=setting, seed=seed + k, **options
         )
-        values = scores(
-            found.vision_ids["kmeans"], found.language_ids(size), measure, removal, parts * per_part + 1
-        )
+        values = scores(found.vision_ids["kmeans"], found.language_ids(size), measure, removal, parts * per_part + 1)
         for name, images in zip(("mi", "auc"), values, strict=True):
             metrics[f"{name}_seed{seed + k}"] = images
             means[name].append(images.mean())

@@ -126,15 +126,15 @@ def above_chance(rows, arrays, seed=0):
 def shift_accuracy(rows, splits, x="top1"):
     """Accuracy on each split against accuracy on val, one panel a split, with intervals. rows: `run.rows`."""
     style()
-    figure, axes = plt.subplots(1, len(splits), figsize=(2.3 * len(splits), 2.7), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(splits), figsize=(2.3 * len(splits), 2.7), sharex=True, sharey=True, squeeze=False
+    )
     axes = axes[0]
     for ax, split in zip(axes, splits, strict=True):
         for family, group in rows.groupby("family", sort=False):
             colour, marker = FAMILIES.get(family, OTHER)
             bars = {"xerr": _errors(group, x), "yerr": _errors(group, split)}
-            ax.errorbar(
-                group[x], group[split], fmt=marker, color=colour, label=family, elinewidth=0.8, **bars
-            )
+            ax.errorbar(group[x], group[split], fmt=marker, color=colour, label=family, elinewidth=0.8, **bars)
         ax.axline((50, 50), slope=1, color="0.5", linewidth=1, linestyle="--")
         ax.set(title=split, xlim=(0, 100), ylim=(0, 100), xlabel="val (%)")
     axes[0].set_ylabel("shift (%)")

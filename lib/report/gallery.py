@@ -26,14 +26,12 @@ def sheet(pictures, titles, columns=8, side=1.45, fontsize=8, wrap=24):
     style()
     rows = int(np.ceil(len(pictures) / columns))
     lines = max(len(textwrap.wrap(title, wrap)) for title in titles)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(side * columns, rows * (side + 0.15 * lines)), squeeze=False
-    )
+    figure, axes = plt.subplots(rows, columns, figsize=(side * columns, rows * (side + 0.15 * lines)), squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
     for ax, picture, title in zip(axes.flat, pictures, titles, strict=False):
         ax.imshow(np.asarray(picture))
-        ax.set_title("\n".join(textwrap.wrap(title, wrap)), fontsize=fontsize, y=-0.02, va="top")
+        ax.set_title("\n".join(textwrap.wrap(title, wrap)), fontsize=fontsize, y=-0.03, pad=0, va="top")
     return axes
 
 
@@ -89,9 +87,7 @@ def base_rates(bestiary):
 
     style()
     share = {
-        text: sum(text in texts for texts in bestiary.descriptors)
-        for texts in bestiary.descriptors
-        for text in texts
+        text: sum(text in texts for texts in bestiary.descriptors) for texts in bestiary.descriptors for text in texts
     }
     order = [text for values in TRAITS.values() for text in values.values() if text in share]
     trait_of = {text: k for k, values in enumerate(TRAITS.values()) for text in values.values()}

@@ -66,9 +66,7 @@ def correlation_table(found, theirs, name, caption):
             "coefficient": row.method.capitalize(),
             "published": number(known.get((row.x, row.group, row.method), None)),
             "ours [other images]": f"{row.value:.2f} [{row.images_low:.2f}, {row.images_high:.2f}]",
-            "[other models]": "–"
-            if pd.isna(row.models_low)
-            else f"[{row.models_low:.2f}, {row.models_high:.2f}]",
+            "[other models]": "–" if pd.isna(row.models_low) else f"[{row.models_low:.2f}, {row.models_high:.2f}]",
             "p": f"{row.p:.3f}",
         }
         for row in found.itertuples()
@@ -103,9 +101,7 @@ def measure_rows(rows, measured, seed=0):
 def seed_columns(spread):
     """The columns of a table of K-means under several seeds: each seed's MI and AUC, and their ranges."""
     columns = {
-        c: c.replace("_seed", ", seed ")
-        for c in spread
-        if "_seed" in c and not c.endswith(("_low", "_high", "_n"))
+        c: c.replace("_seed", ", seed ") for c in spread if "_seed" in c and not c.endswith(("_low", "_high", "_n"))
     }
     named = {c: text.replace("mi,", "MI,").replace("auc,", "AUC,") for c, text in columns.items()}
     return named | {f"{x}_range": f"{x.upper()} range" for x in ("mi", "auc") if f"{x}_range" in spread}
@@ -115,15 +111,12 @@ def read_from(records):
     """Where each model's foreground was read: Series of text."""
     found = {model: record["notes"]["foreground"] for model, record in records.items()}
     return pd.Series(
-        {
-            m: f"{s['feature']}, layer {s['layer']}, {s['method']} {s['component'] + 1}"
-            for m, s in found.items()
-        }
+        {m: f"{s['feature']}, layer {s['layer']}, {s['method']} {s['component'] + 1}" for m, s in found.items()}
     )
 
 
 def regressions(rows, theirs, x="auc", y="top1"):
-    """Least-squares lines of accuracy on AUC per family, published and ours: DataFrame, families of 3 models at least."""
+    """Least-squares lines of accuracy on AUC, published and ours: DataFrame, families of at least 3 models."""
     lines = []
     for family in dict.fromkeys([*theirs["family"], *rows["family"]]):
         line = {"family": family}

@@ -47,7 +47,7 @@ def claims(exhibit=None):
 
 
 def verdict(low, high, direction="positive"):
-    """ "holds", "fails" or "inconclusive": on which side of zero the interval of a claim's statistic lies.
+    """One of "holds", "fails" and "inconclusive": on which side of zero the statistic's interval lies.
 
     A claim of direction "positive" holds when the whole interval is above zero and fails when it is below.
     """

@@ -217,9 +217,7 @@ def card(records, exhibit, seconds):
         "commit",
         "written",
     )
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(c))}</td>" for c in _card_row(r)) + "</tr>" for r in records
-    )
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(c))}</td>" for c in _card_row(r)) + "</tr>" for r in records)
     table = f"<table><tr>{''.join(f'<th>{h}</th>' for h in head)}</tr>{body}</table>" if records else ""
     return f'<div class="run-card"><dl>{cells}</dl>{table}</div>'
 

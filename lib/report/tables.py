@@ -46,6 +46,8 @@ def table(rows, columns, name, caption, published=None, difference=False, format
     metric -> format spec, ".2f" by default. A row that was not run has dashes, and the caption says why; a
     metric that no row has is named on stderr, which the page then shows.
     """
+    if not len(rows):
+        return Table(pd.DataFrame({"model": ["none of this run's models"]}), name, caption)
     formats = formats or {}
     theirs = None if published is None else papers.join(rows, published)
     for metric in set(columns) - set(rows) if len(rows) else ():

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -77,3 +79,33 @@ def test_papermill_itself_fails_on_an_unknown_parameter(tmp_path):
     notebook = paths.ROOT / "notebooks" / "table3.ipynb"
     done = run("papermill", notebook, "out.ipynb", folder=tmp_path, modle="ViT-L-14")
     assert done.returncode != 0 and "Did you mean 'model'" in done.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def test_a_stopped_run_leaves_the_last_good_page_and_whole_records(how, tmp_path):
+    page = tmp_path / "page.ipynb"
+    page.write_text("the last good page")
+    command = [sys.executable, "-m", "lib.notebook", "table3", str(page), "-p", "limit", "48", "-p", "model"]
+    places = {"COMPANION_RESULTS": str(tmp_path / "results")}
+    running = subprocess.Popen(
+        [*command, "ViT-B-32,ViT-B-16,ViT-L-14"],
+        env={**os.environ, **places},
+        start_new_session=True,  # as in a terminal, the kernel gets the signal too
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.rglob("ViT-B-32*.json")) and time.monotonic() < deadline:
+        assert running.poll() is None, running.stderr.read().decode()[-2000:]
+        time.sleep(0.2)
+    os.killpg(running.pid, how)
+    running.communicate(timeout=60)
+    assert running.returncode != 0
+    assert page.read_text() == "the last good page"
+    finished = list((tmp_path / "results").rglob("*.json"))
+    assert [record.read(path)["model"] for path in finished if path.stem.startswith("ViT-B-32")] == ["ViT-B-32"]
+    assert all(record.read(path) for path in finished)
+    before = {path: path.stat().st_mtime_ns for path in finished}
+    again = run("lib.notebook", "table3", page, folder=tmp_path, model="ViT-B-32", limit=48)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items())  # found, not computed again
+    assert json.loads(page.read_text())["cells"]

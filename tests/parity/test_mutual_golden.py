@@ -59,9 +59,7 @@ def golden_curves(golden):
     ):
         relevance = np.zeros(golden["mi_class_descriptor_scores"].shape[1])
         relevance[ids[ids >= 0]] = scores[ids >= 0]
-        vision = matching.vision_concepts(
-            torch.from_numpy(ids)[None, None], torch.from_numpy(relevance)[None]
-        )
+        vision = matching.vision_concepts(torch.from_numpy(ids)[None, None], torch.from_numpy(relevance)[None])
         language = information.language_concepts(golden["mi_class_descriptor_scores"], [label], int(top_u))
         ours.append(information.curves(vision, language)[0])
     return np.stack(ours)

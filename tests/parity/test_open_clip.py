@@ -80,9 +80,7 @@ def test_pixels_are_those_of_open_clips_preprocessing(photos, load_once, ours, t
     clip = load_once("ViT-B-16:random", "bestiary")
     preprocess = image_transform_v2(PreprocessCfg(size=clip.image_size, **theirs), is_train=False)
     expected = torch.stack([preprocess(photos.image(i)) for i in range(len(photos))])
-    torch.testing.assert_close(
-        normalised(clip, clip.pixels(photos, resize=ours)), expected, atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(normalised(clip, clip.pixels(photos, resize=ours)), expected, atol=1e-6, rtol=0)
 
 
 def test_image_embeddings_are_encode_image(clip, photos):
@@ -169,12 +167,8 @@ def test_the_projections_are_those_of_the_attention(small, photos):
     else:
         pool = visual.attnpool
         (last, *_), _ = seen_by(pool, lambda: visual(x))
-        tokens = (
-            torch.cat([last.mean((2, 3))[:, None], last.flatten(2).mT], dim=1) + pool.positional_embedding
-        )
-        weights, biases = zip(
-            *((p.weight, p.bias) for p in (pool.q_proj, pool.k_proj, pool.v_proj)), strict=True
-        )
+        tokens = torch.cat([last.mean((2, 3))[:, None], last.flatten(2).mT], dim=1) + pool.positional_embedding
+        weights, biases = zip(*((p.weight, p.bias) for p in (pool.q_proj, pool.k_proj, pool.v_proj)), strict=True)
     for name, weight, bias in zip(("queries", "keys", "values"), weights, biases, strict=True):
         expected = F.linear(tokens, weight, bias)[:, 1:]
         torch.testing.assert_close(small.patch_features(pixels, name)[0], expected, atol=1e-4, rtol=1e-4)
@@ -191,8 +185,7 @@ def test_queries_and_keys_reproduce_the_attention_map(photos, load_once):
         _, expected = attention(x, x, x, need_weights=True, average_attn_weights=False)
     heads = attention.num_heads
     queries, keys = (
-        clip.patch_features(pixels, name)[0].unflatten(2, (heads, -1)).transpose(1, 2)
-        for name in ("queries", "keys")
+        clip.patch_features(pixels, name)[0].unflatten(2, (heads, -1)).transpose(1, 2) for name in ("queries", "keys")
     )
     ours = (queries @ keys.mT / queries.shape[-1] ** 0.5).softmax(-1)
     patches = expected[:, :, 1:, 1:]
@@ -203,9 +196,7 @@ def test_queries_and_keys_reproduce_the_attention_map(photos, load_once):
 def test_a_half_precision_file_loads_as_open_clip_loads_it(tmp_path, photos, load_once, row):
     random = load_once(f"{row}:random", "bestiary")
     path = tmp_path / f"{row}.safetensors"
-    save_file(
-        {k: v.half() if v.is_floating_point() else v for k, v in random.model.state_dict().items()}, path
-    )
+    save_file({k: v.half() if v.is_floating_point() else v for k, v in random.model.state_dict().items()}, path)
     model, _, _ = open_clip.create_model_and_transforms(f"mini-{row}", pretrained=str(path))
     ours = models.load(f"{row}:{path}")
     theirs = model.state_dict()

@@ -81,9 +81,7 @@ def test_an_image_is_matched_alone_as_in_a_batch(seed, method, top):
     similarity, relevance, present = random_match_input(seed)
     together = matching.match(similarity, relevance, present, method, top=top)
     for i in range(len(similarity)):
-        alone = matching.match(
-            similarity[i : i + 1], relevance[i : i + 1], present[i : i + 1], method, top=top
-        )
+        alone = matching.match(similarity[i : i + 1], relevance[i : i + 1], present[i : i + 1], method, top=top)
         assert (together[i] == alone[0]).all()
 
 

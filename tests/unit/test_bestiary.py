@@ -48,10 +48,7 @@ def test_pictures_are_drawn_as_when_the_zoo_was_trained():
     drawn = b"".join(
         np.asarray(Bestiary(s, 128).image(i)).tobytes() for s in ("web", "val", "sketch") for i in (0, 101)
     )
-    assert (
-        hashlib.sha256(drawn).hexdigest()
-        == "3935a91033a0e311b54d4d12137bc035268a2f1a48134d657772cdb37dcd5153"
-    )
+    assert hashlib.sha256(drawn).hexdigest() == "3935a91033a0e311b54d4d12137bc035268a2f1a48134d657772cdb37dcd5153"
 
 
 def test_labels_run_through_the_species():
@@ -115,9 +112,7 @@ def test_captions_speak_of_their_picture():
             world.true_descriptors(i)
         )
         # a longer descriptor may contain a shorter one; none of the false ones stands in the caption
-        false = [
-            text for text in others if text in words and not any(text in t for t in world.true_descriptors(i))
-        ]
+        false = [text for text in others if text in words and not any(text in t for t in world.true_descriptors(i))]
         assert not false, (words, false)
 
 

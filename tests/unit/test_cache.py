@@ -152,9 +152,7 @@ for seed in range(30):
 
 
 def test_processes_at_once_neither_fail_nor_damage_a_file(fresh_cache):
-    runs = [
-        subprocess.Popen([sys.executable, "-c", WRITER], stderr=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    runs = [subprocess.Popen([sys.executable, "-c", WRITER], stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [run.communicate()[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     assert said == ["", ""]

@@ -95,9 +95,7 @@ def test_an_image_folder(make_folder):
 def test_class_names_and_descriptors_beside_the_folders(make_folder):
     root = make_folder({"n1": 1, "n2": 1, "n3": 1})
     (root / "classes.json").write_text(json.dumps({"n1": "crane", "n2": "crane"}))
-    (root / "descriptors.json").write_text(
-        json.dumps({"crane": ["a long neck"], "n3": ["a hook", "a long neck"]})
-    )
+    (root / "descriptors.json").write_text(json.dumps({"crane": ["a long neck"], "n3": ["a hook", "a long neck"]}))
     data = datasets.load(root)
     assert data.classes == ["crane", "crane", "n3"]
     assert data.descriptors == [["a long neck"], ["a long neck"], ["a hook", "a long neck"]]
@@ -263,15 +261,9 @@ def test_imagenet_classes_stand_in_the_order_of_the_sorted_synsets():
     def words(text):
         return set(text.lower().replace("-", " ").replace(",", " ").split())
 
-    shared = [
-        bool(words(ours) & words(theirs)) for ours, theirs in zip(IMAGENET_CLASSNAMES, lemmas, strict=True)
-    ]
-    assert (
-        np.mean(shared) > 0.9
-    )  # curated names differ here and there; one position off would share few words
-    shifted = [
-        bool(words(a) & words(b)) for a, b in zip(IMAGENET_CLASSNAMES, lemmas[1:] + lemmas[:1], strict=True)
-    ]
+    shared = [bool(words(ours) & words(theirs)) for ours, theirs in zip(IMAGENET_CLASSNAMES, lemmas, strict=True)]
+    assert np.mean(shared) > 0.9  # curated names differ here and there; one position off would share few words
+    shifted = [bool(words(a) & words(b)) for a, b in zip(IMAGENET_CLASSNAMES, lemmas[1:] + lemmas[:1], strict=True)]
     assert np.mean(shifted) < 0.2
 
 

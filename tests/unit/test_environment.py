@@ -13,9 +13,7 @@ from packaging.version import Version
 from lib import paths
 
 PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
-LOCK = dict(
-    line.split("==") for line in (paths.ROOT / "requirements.lock").read_text().splitlines() if "==" in line
-)
+LOCK = dict(line.split("==") for line in (paths.ROOT / "requirements.lock").read_text().splitlines() if "==" in line)
 LOCK = {canonicalize_name(name): version for name, version in LOCK.items()}
 WANTED = [Requirement(r) for r in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"])]
 

@@ -83,9 +83,7 @@ def test_intersection_over_union_by_hand():
 
 
 def test_true_animal_is_all_parts_together(data):
-    assert np.array_equal(
-        foreground.animals(data, [3])[0].numpy(), np.any(list(data.part_masks(3).values()), axis=0)
-    )
+    assert np.array_equal(foreground.animals(data, [3])[0].numpy(), np.any(list(data.part_masks(3).values()), axis=0))
 
 
 def test_a_perfect_foreground_is_found(data):

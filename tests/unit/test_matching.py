@@ -53,13 +53,9 @@ def test_twelve_rounds_rank_as_a_thousand_do():
 def test_a_round_comes_nearer_to_the_limit_at_birkhoffs_rate():
     similarity, _, present = similarities(images=1, spread=0.1)
     score = 2.5 * similarity[0].double()
-    cross = (
-        score[:, None, :, None] - score[:, None, None, :] - score[None, :, :, None] + score[None, :, None, :]
-    )
+    cross = score[:, None, :, None] - score[:, None, None, :] - score[None, :, :, None] + score[None, :, None, :]
     rate = torch.tanh(cross.max() / 4) ** 2
-    limit, *plans = (
-        matching.sinkhorn(similarity, present, everything(similarity), rounds=r)[0] for r in (99, 1, 2, 3)
-    )
+    limit, *plans = (matching.sinkhorn(similarity, present, everything(similarity), rounds=r)[0] for r in (99, 1, 2, 3))
     ratios = [(plan / limit).log()[0] for plan in plans]
     distances = [float(r.max() - r.min()) for r in ratios]
     assert 0 < distances[1] <= rate * distances[0] and distances[2] <= rate * distances[1]
@@ -68,8 +64,7 @@ def test_a_round_comes_nearer_to_the_limit_at_birkhoffs_rate():
 def test_transport_amounts_to_similarity_centred_over_parts():
     similarity, relevance, present = similarities(images=20, bank=400)
     transport, centred, plain = (
-        matching.match(similarity, relevance, present, method=m, top=300)
-        for m in ("transport", "centred", "top")
+        matching.match(similarity, relevance, present, method=m, top=300) for m in ("transport", "centred", "top")
     )
     assert (transport == centred).double().mean() > 0.95
     assert (transport == plain).double().mean() < 0.5
@@ -87,9 +82,7 @@ def test_candidates_by_hand():
     similarity = torch.tensor([[[4.0, 3, 2, 1], [1.0, 4, 3, 2], [9.0, 0, 0, 8]]])
     present = torch.tensor([[True, True, False]])
     assert matching.candidates(similarity, present, top=2).tolist() == [[False, True, False, False]]
-    assert matching.candidates(similarity, present, top=2, rule="union").tolist() == [
-        [True, True, True, False]
-    ]
+    assert matching.candidates(similarity, present, top=2, rule="union").tolist() == [[True, True, True, False]]
     assert matching.candidates(similarity, present, top=99).all()
     assert not matching.candidates(similarity, present & False, top=4).any()
 
@@ -97,13 +90,9 @@ def test_candidates_by_hand():
 def test_relevance_rules_by_hand():
     relevance = torch.tensor([[0.10, 0.20, 0.21, 0.60, 9.0]])
     candidate = torch.tensor([[True, True, True, True, False]])  # mean 0.2775, median 0.205
-    released, paper, none = (
-        matching.relevant(relevance, candidate, rule) for rule in ("released", "paper", "none")
-    )
+    released, paper, none = (matching.relevant(relevance, candidate, rule) for rule in ("released", "paper", "none"))
     assert released.tolist() == [[False, False, False, True, False]]
-    assert matching.relevant(relevance, candidate, offset=0.07).tolist() == [
-        [False, False, True, True, False]
-    ]
+    assert matching.relevant(relevance, candidate, offset=0.07).tolist() == [[False, False, True, True, False]]
     assert paper.tolist() == [[False, False, False, True, False]]
     assert matching.relevant(relevance, candidate, "paper", offset=0.004).tolist() == [
         [False, False, True, True, False]
@@ -144,9 +133,7 @@ def test_vision_concepts_by_hand():
 
 def test_by_image_puts_rows_in_their_places():
     rows = torch.tensor([[1.0, 2], [3, 4], [5, 6]])
-    padded, present = matching.by_image(
-        rows, torch.tensor([0, 0, 2]), torch.tensor([1, 0, 1]), images=3, parts=2
-    )
+    padded, present = matching.by_image(rows, torch.tensor([0, 0, 2]), torch.tensor([1, 0, 1]), images=3, parts=2)
     assert padded.tolist() == [[[3, 4], [1, 2]], [[0, 0], [0, 0]], [[0, 0], [5, 6]]]
     assert present.tolist() == [[True, True], [False, False], [False, True]]
 

@@ -61,9 +61,7 @@ def test_every_pair_of_open_clip_gets_the_activation_it_was_trained_with():
     for architecture, tag in open_clip.list_pretrained():
         found, config = models.pair(architecture, tag)
         quick = open_clip.get_model_config(found).get("quick_gelu", False)
-        if (
-            architecture != "roberta-ViT-B-32"
-        ):  # its only configuration has QuickGELU, its tag does not say so
+        if architecture != "roberta-ViT-B-32":  # its only configuration has QuickGELU, its tag does not say so
             assert quick == config.get("quick_gelu", False), (architecture, tag)
     assert models.pair("ViT-B-32", "openai")[0] == "ViT-B-32-quickgelu"
     assert models.pair("ViT-B-16", "dfn2b")[0] == "ViT-B-16-quickgelu"
@@ -323,7 +321,6 @@ def test_layers_count_from_both_ends(clips, images):
             backward, _ = clip.patch_features(pixels, "tokens", layer - count)
             assert torch.equal(forward, backward) and forward.shape[1] == np.prod(grid)
         assert torch.equal(forward, clip.patch_features(pixels)[0])
-
 
 
 # --- the small vocabulary

@@ -41,12 +41,10 @@ def load_clip(name, dataset, device, seed):
     if name == "lost":
         raise UserError("The weights of lost cannot be had.")
     about = {"title": name.upper(), "family": "ViT", "device": "cpu", "precision": "fp32", "banner": None}
-    return SimpleNamespace(
-        name=name, weights_sha256="0" * 64, identity={"weights": name, "precision": "fp32"}, **about
-    )
+    return SimpleNamespace(name=name, weights_sha256="0" * 64, identity={"weights": name, "precision": "fp32"}, **about)
 
 
-def load_data(name, split, limit, seed):
+def load_data(name, split, limit, seed, **options):
     class Data(list):
         fingerprint, classes, templates, descriptors = f"{split}-{limit}", ["a"], ("{}",), [["b"]]
 
@@ -120,9 +118,7 @@ def test_a_missing_parameter_and_a_missing_notebook(folder):
 def test_rows_are_computed_once_and_found_again(folder):
     rows = begin("small", NAMES).rows(measure, parts=5)
     assert calls == ["one", "two"]
-    assert (
-        list(rows["auc"]) == [5, 5] and list(rows["auc_low"]) == [1, 1] and list(rows["reason"]) == ["", ""]
-    )
+    assert list(rows["auc"]) == [5, 5] and list(rows["auc_low"]) == [1, 1] and list(rows["reason"]) == ["", ""]
     again = begin("small", NAMES)
     assert again.rows(measure, parts=5).equals(rows)
     assert calls == ["one", "two"]

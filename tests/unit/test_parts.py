@@ -60,9 +60,7 @@ def test_foreground_finds_the_rarer_kind_of_patch(method, component):
     features[:, square.ravel()] += 4 * (torch.arange(32) % 3 == 0)
     mask = parts.foreground(features, (8, 8), component=component, method=method)
     assert (mask == square).all()
-    scaled = parts.foreground(
-        features, (8, 8), component=component, method=method, threshold=0.5, components="all"
-    )
+    scaled = parts.foreground(features, (8, 8), component=component, method=method, threshold=0.5, components="all")
     assert (scaled == square).double().mean() > 0.95
 
 
@@ -127,15 +125,9 @@ def test_kmeans_seeds_do_not_disturb_each_other():
 
 def test_kmeans_cuts_between_directions_not_lengths():
     angles = torch.tensor([0.0, 0.1, 1.5, 1.6, 3.0, 3.1])
-    directions = (
-        torch.stack([angles.cos(), angles.sin()], dim=1) * torch.tensor([1, 50, 2, 60, 3, 70.0])[:, None]
-    )
+    directions = torch.stack([angles.cos(), angles.sin()], dim=1) * torch.tensor([1, 50, 2, 60, 3, 70.0])[:, None]
     labels = {
-        tuple(
-            parts.kmeans_parts(directions[None], torch.ones(1, 2, 3, dtype=torch.bool), 3, seed)
-            .ravel()
-            .tolist()
-        )
+        tuple(parts.kmeans_parts(directions[None], torch.ones(1, 2, 3, dtype=torch.bool), 3, seed).ravel().tolist())
         for seed in range(20)
     }
     assert any(a == b and c == d and e == f and len({a, c, e}) == 3 for a, b, c, d, e, f in labels)

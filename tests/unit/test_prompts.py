@@ -59,9 +59,7 @@ def test_only_the_largest_piece_of_a_part_is_circled():
     assert (shown == prompts.red_circles(picture()[None], disc()[None])[0]).all()
 
 
-@pytest.mark.parametrize(
-    "rows, columns", [((3, 4), (5, 6)), ((3, 5), (4, 6)), ((7, 8), (0, 20)), ((0, 1), (0, 1))]
-)
+@pytest.mark.parametrize("rows, columns", [((3, 4), (5, 6)), ((3, 5), (4, 6)), ((7, 8), (0, 20)), ((0, 1), (0, 1))])
 def test_pieces_without_five_points_or_without_area(rows, columns):
     mask = np.zeros((24, 24), np.uint8)
     mask[slice(*rows), slice(*columns)] = 1

@@ -121,15 +121,11 @@ def rows():
         "auc": [4.0, np.nan],
         "auc_low": [3.5, np.nan],
     }
-    return pd.DataFrame(
-        frame | {"auc_high": [4.5, np.nan], "reason": ["", "no weights."]}, index=["ViT-L-14", "RN50"]
-    )
+    return pd.DataFrame(frame | {"auc_high": [4.5, np.nan], "reason": ["", "no weights."]}, index=["ViT-L-14", "RN50"])
 
 
 def test_a_table_has_published_ours_interval_difference_and_what_was_not_run():
-    table = tables.table(
-        rows(), {"auc": "AUC"}, "tab-x", "Caption.", published=published.averaged(), difference=True
-    )
+    table = tables.table(rows(), {"auc": "AUC"}, "tab-x", "Caption.", published=published.averaged(), difference=True)
     assert list(table.cells) == ["model", "AUC, published", "AUC, ours", "AUC, difference"]
     assert list(table.cells.iloc[0]) == ["ViT-L/14", "4.42", "4.00 [3.50, 4.50]", "-0.42"]
     assert list(table.cells.iloc[1])[2:] == ["–", "–"] and "RN50 was not run: no weights." in table.caption
@@ -144,9 +140,7 @@ def test_a_table_says_which_metric_no_row_has(capsys):
 
 
 def test_a_plain_table_formats_columns():
-    table = tables.plain(
-        pd.DataFrame({"group": ["ViT"], "n": [7], "r": [0.9171]}), "tab-r", "R.", {"r": ".3f"}
-    )
+    table = tables.plain(pd.DataFrame({"group": ["ViT"], "n": [7], "r": [0.9171]}), "tab-r", "R.", {"r": ".3f"})
     assert list(table.cells.iloc[0]) == ["ViT", "7", "0.917"]
 
 
@@ -165,9 +159,7 @@ def test_every_model_of_the_catalogue_is_in_table_3():
 def test_claims_are_complete_and_name_known_models():
     names = set(pd.read_csv(paths.DATA / "models.csv")["name"])
     for claim in published.claims():
-        assert {"id", "paper", "where", "statement", "exhibit", "statistic", "direction", "published"} <= set(
-            claim
-        )
+        assert {"id", "paper", "where", "statement", "exhibit", "statistic", "direction", "published"} <= set(claim)
         assert claim["direction"] in published.DIRECTIONS
         assert {*claim.get("greater", []), *claim.get("less", [])} <= names
         published.load(claim["published"])
@@ -176,9 +168,7 @@ def test_claims_are_complete_and_name_known_models():
 
 def test_verdicts():
     assert published.verdict(0.1, 0.5) == "holds" and published.verdict(-0.5, -0.1) == "fails"
-    assert (
-        published.verdict(-0.1, 0.5) == "inconclusive" and published.verdict(np.nan, np.nan) == "inconclusive"
-    )
+    assert published.verdict(-0.1, 0.5) == "inconclusive" and published.verdict(np.nan, np.nan) == "inconclusive"
     assert published.verdict(-0.5, -0.1, "negative") == "holds"
 
 

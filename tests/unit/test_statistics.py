@@ -15,9 +15,7 @@ Y = X + rng.normal(size=7)
 def test_interval_agrees_with_scipy():
     values = rng.exponential(size=300)
     mean, low, high, n = statistics.interval(np.append(values, np.nan))
-    theirs = stats.bootstrap(
-        (values,), np.mean, method="percentile", n_resamples=5000, rng=1
-    ).confidence_interval
+    theirs = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=5000, rng=1).confidence_interval
     assert (mean, n) == (pytest.approx(values.mean()), 300)
     np.testing.assert_allclose([low, high], theirs, atol=0.015)
     assert statistics.interval(values) == statistics.interval(values) != statistics.interval(values, seed=1)
@@ -101,9 +99,7 @@ def test_resampling_images_covers_the_truth_of_a_simulation():
 def test_a_table_of_correlations():
     x, y = dict(zip("abcdefg", X, strict=True)), dict(zip("abcdefg", Y, strict=True))
     images = {m: rng.normal(v, 1, 50) for m, v in x.items()}, {m: rng.normal(v, 1, 50) for m, v in y.items()}
-    table = statistics.correlations(
-        x, y, {"all": list(x), "few": ["a", "b", "c"], "pair": ["a", "b"]}, *images
-    )
+    table = statistics.correlations(x, y, {"all": list(x), "few": ["a", "b", "c"], "pair": ["a", "b"]}, *images)
     assert list(table["group"]) == ["all", "all", "few", "few"] and list(table["n"]) == [7, 7, 3, 3]
     assert table.loc[0, "value"] == pytest.approx(stats.pearsonr(X, Y).statistic)
     assert np.isnan(table.loc[2, "models_low"]) and (table["images_low"] <= table["images_high"]).all()

@@ -125,12 +125,8 @@ def test_position_embeddings_are_carried_to_a_higher_resolution():
         pytest.skip("ViT-L-14 is not trained yet")
     large = training.create("ViT-L-14-336").model
     training.start_from(large, "ViT-L-14")
-    small = training.load_file(training.FOLDER / "zoo" / "ViT-L-14.safetensors")[
-        "visual.positional_embedding"
-    ].float()
+    small = training.load_file(training.FOLDER / "zoo" / "ViT-L-14.safetensors")["visual.positional_embedding"].float()
     grown = large.visual.positional_embedding.detach()
     assert torch.equal(grown[0], small[0])  # the class token's stays
-    back = (
-        F.interpolate(grown[1:].T.view(1, -1, 12, 12), (9, 9), mode="bicubic", antialias=True).view(-1, 81).T
-    )
+    back = F.interpolate(grown[1:].T.view(1, -1, 12, 12), (9, 9), mode="bicubic", antialias=True).view(-1, 81).T
     assert F.cosine_similarity(back, small[1:], dim=-1).mean() > 0.95
