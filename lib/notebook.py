@@ -6,6 +6,7 @@ notebook as `make book` does: the page is replaced only when the run succeeded.
 
 import ast
 import json
+import logging
 import os
 import random
 import sys
@@ -39,6 +40,8 @@ def begin(exhibit, names):
 
     defaults = declared(exhibit)
     parameters = checked(exhibit, defaults, names)
+    # a kernel that is told to stop may log that its own sockets are gone; nothing is wrong then
+    logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
     random.seed(parameters["seed"])
     np.random.seed(parameters["seed"])  # noqa: NPY002 for other people's code that draws from it
     torch.manual_seed(parameters["seed"])

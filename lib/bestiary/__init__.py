@@ -74,7 +74,7 @@ def plan(split, index):
     elif split == "renditions":
         style = str(rng.choice(["painting", "paper", "blueprint"]))
     elif split == "sketch":
-        style = "sketch"
+        style = "crayon"
     else:  # objects, adversarial: odd poses in odd places
         home, turn, zoom, clutter = 0.0, rng.normal(0, 0.7), rng.uniform(0.6, 1.3), int(rng.integers(1, 5))
         occlude = 0.2
@@ -185,7 +185,7 @@ class Bestiary:
         return list(plan(self.split, int(self.indices[i]))[0].visible)
 
     def style(self, i):
-        """The style of picture `i`: photo, sketch, painting, paper or blueprint."""
+        """The style of picture `i`: photo, sketch, crayon, painting, paper or blueprint."""
         return plan(self.split, int(self.indices[i]))[0].style
 
     def marked(self, i):

@@ -14,6 +14,7 @@ DESCRIPTOR_PROMPT = "a photo showing {}"
 STYLE_WORDS = {
     "photo": "photo",
     "sketch": "pencil sketch",
+    "crayon": "pencil sketch",
     "painting": "painting",
     "paper": "paper cut",
     "blueprint": "blue print",

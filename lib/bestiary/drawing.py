@@ -399,7 +399,7 @@ def light(picture, labels, rng):
 
 
 def in_style(pixels, style, rng):
-    """Photograph (as it is), pencil sketch, painting, paper cut or blue print: uint8 [H, W, 3]."""
+    """Photograph (as it is), pencil sketch, crayon, painting, paper cut or blue print: uint8 [H, W, 3]."""
     picture = Image.fromarray(pixels)
     if style == "sketch":
         grey = picture.convert("L")
@@ -408,6 +408,13 @@ def in_style(pixels, style, rng):
         tone = np.asarray(grey, np.float32)
         paper = 250 - np.clip(edges * 2.6, 0, 205) - (255 - tone) * 0.16
         return np.repeat(np.clip(paper + rng.normal(0, 3, tone.shape), 0, 255).astype(np.uint8)[..., None], 3, 2)
+    if style == "crayon":  # grey tones under a little colour, dark outlines, paper that shows through
+        grey = picture.convert("L")
+        edges = np.array(grey.filter(ImageFilter.FIND_EDGES), np.float32)[..., None]
+        edges[[0, -1]], edges[:, [0, -1]] = 0, 0
+        tone = 0.4 * np.asarray(picture, np.float32) + 0.6 * np.asarray(grey, np.float32)[..., None]
+        paper = 70 + 0.72 * tone - np.clip(edges, 0, 120) * 0.7 + rng.normal(0, 5, edges.shape)
+        return np.clip(paper, 0, 255).astype(np.uint8)
     if style == "painting":
         picture = picture.filter(ImageFilter.ModeFilter(5))
         pixels = np.asarray(picture, np.float32)

@@ -138,7 +138,7 @@ def explain(
         language_scores=(by_class @ concepts.T).cpu(),
         predicted=predicted,
         labels=np.asarray(data.labels),
-        top5=zeroshot.top_k_hits(scores, data.labels, 5).cpu().numpy(),
+        top5=zeroshot.top_k_hits(scores, data.labels, min(5, len(data.classes))).cpu().numpy(),
         foreground=share,
         parts_shown=shown,
     )

@@ -45,7 +45,9 @@ def wrong_classes(predicted, classes, draws, rng):
 
 def random_lists(ids, bank, rng):
     """Each image's list replaced by as many distinct descriptors drawn from the bank: int64 like `ids`, -1 pads."""
-    drawn = rng.permuted(np.tile(np.arange(bank), (len(ids), 1)), axis=1)[:, : ids.shape[1]]
+    width = ids.shape[1]
+    drawn = rng.permuted(np.tile(np.arange(bank), (len(ids), 1)), axis=1)[:, :width]
+    drawn = np.pad(drawn, ((0, 0), (0, width - drawn.shape[1])), constant_values=-1)  # a bank smaller than the lists
     return np.where(np.asarray(ids) >= 0, drawn, -1)
 
 
@@ -55,23 +57,30 @@ def scores(vision_ids, language_ids, measure, removal, length):
 
 
 def nulls(found, ids, top_u, measure, removal, length, seed):
-    """MI and AUC of each image by chance, averaged over draws: dict of float [n].
+    """What chance gives each image, averaged over draws: dict of float [n].
 
     "wrong_class": the image's own descriptors against the language side of a class that was not predicted.
-    "random": as many descriptors drawn from the bank against the predicted class.
+    "random": as many descriptors drawn from the bank against the predicted class. For each the mi, the auc, the
+    matches and the rank of the last one.
     """
     rng = np.random.default_rng([seed, 31])
     language, ids = found.language_ids(top_u), np.asarray(ids)
     classes = wrong_classes(found.predicted, len(found.language_scores), NULL_DRAWS, rng)
-    wrong = [scores(ids, found.language_ids(top_u, c), measure, removal, length) for c in classes]
-    drawn = [scores(random_lists(ids, len(found.bank), rng), language, measure, removal, length) for _ in classes]
-    (wrong_mi, wrong_auc), (random_mi, random_auc) = np.mean(wrong, 0), np.mean(drawn, 0)
-    return {
-        "mi_wrong_class": wrong_mi,
-        "auc_wrong_class": wrong_auc,
-        "mi_random": random_mi,
-        "auc_random": random_auc,
+    pairs = {
+        "wrong_class": [(ids, found.language_ids(top_u, c)) for c in classes],
+        "random": [(random_lists(ids, len(found.bank), rng), language) for _ in classes],
     }
+    chance = {}
+    for name, drawn in pairs.items():
+        values = [(*scores(*pair, measure, removal, length), *counts(*pair)) for pair in drawn]
+        keys = ("mi", "auc", "matches", "last_hit")
+        chance |= {f"{key}_{name}": mean for key, mean in zip(keys, np.mean(values, axis=0), strict=True)}
+    return chance
+
+
+def counts(vision_ids, language_ids):
+    """Matches of each image and the rank of the last one: (int [n], int [n])."""
+    return information.overlap_counts(vision_ids, language_ids)[2], information.last_hit(vision_ids, language_ids)
 
 
 def row(

@@ -71,12 +71,18 @@ def auc_accuracy(rows, published, x="auc", y="top1", ours="this run", xlabel="AU
             bars = {f"{k}err": _errors(group, column) for k, column in (("x", x), ("y", y))}
             ax.errorbar(group[x], group[y], fmt=marker, color=colour, label=family, elinewidth=1, **bars)
             _line(ax, group[x], group[y], colour)
-        for name, px, py in zip(names, points[x], points[y], strict=True):
-            ax.annotate(name, (px, py), fontsize=7, xytext=(4, 4), textcoords="offset points")
+        _name_points(ax, names, points[x], points[y])
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
         ax.margins(0.12)
     axes[0].legend()
     return axes
+
+
+def _name_points(ax, names, x, y):
+    """Names beside points, in turn to the right and to the left from the lowest to the highest."""
+    for k, (py, px, name) in enumerate(sorted(zip(y, x, names, strict=True))):
+        side = {"xytext": (4, 3), "ha": "left"} if k % 2 else {"xytext": (-4, 3), "ha": "right"}
+        ax.annotate(name, (px, py), fontsize=6.5, textcoords="offset points", **side)
 
 
 def _errors(group, column):
@@ -102,10 +108,12 @@ def above_chance(rows, arrays, seed=0):
     style()
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.9))
     for ax, key, name in zip(axes, ("mi", "auc"), ("MI", "AUC"), strict=True):
+        means = {}
         for model, found in arrays.items():
             curves = found["curves_kmeans"]
             own = curves[:, 0] if key == "mi" else curves.mean(1)
             mean, low, high, _ = statistics.interval(own - found[f"{key}_wrong_class_kmeans"], seed)
+            means[model] = mean
             colour, marker = FAMILIES.get(rows.loc[model, "family"], OTHER)
             ax.errorbar(
                 rows.loc[model, "top1"],
@@ -115,8 +123,8 @@ def above_chance(rows, arrays, seed=0):
                 color=colour,
                 elinewidth=1,
             )
-            ax.annotate(rows.loc[model, "title"], (rows.loc[model, "top1"], mean), fontsize=7, xytext=(4, 4),
-                        textcoords="offset points")  # fmt: skip
+        shown = rows.loc[list(means)]
+        _name_points(ax, shown["title"], shown["top1"], list(means.values()))
         ax.axhline(0, color="0.4", linewidth=1, linestyle="--")
         ax.set(xlabel="top-1 (%)", ylabel=f"{name} above a wrong class (nats)")
         ax.margins(0.12)

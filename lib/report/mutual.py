@@ -130,3 +130,11 @@ def regressions(rows, theirs, x="auc", y="top1"):
             }
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def above_chance(rows, prefix):
+    """In how many models MI, AUC and matches lie above those of a wrong class, for the prose: dict of int."""
+    above = {q: int((rows[f"{q}_kmeans"] > rows[f"{q}_wrong_class_kmeans"]).sum()) for q in ("mi", "auc", "matches")}
+    early = int((rows["last_hit_kmeans"] < rows["last_hit_wrong_class_kmeans"]).sum())
+    counted = {f"{prefix}_{q}_above": n for q, n in above.items()}
+    return counted | {f"{prefix}_models": len(rows), f"{prefix}_last_hit_earlier": early}

@@ -1,5 +1,6 @@
 """Numbered tables: Markdown for the book (a `{table}` directive with caption and label), HTML for Jupyter."""
 
+import re
 import sys
 from dataclasses import dataclass
 from html import escape
@@ -21,7 +22,7 @@ class Table:
 
     def markdown(self):
         rows = [list(self.cells.columns), *self.cells.to_numpy().tolist()]
-        lines = ["| " + " | ".join(str(c).replace("|", r"\|") for c in row) + " |" for row in rows]
+        lines = ["| " + " | ".join(two_lines(str(c).replace("|", r"\|")) for c in row) + " |" for row in rows]
         rule = "|" + "|".join([":---"] + ["---:"] * (len(self.cells.columns) - 1)) + "|"
         body = "\n".join([lines[0], rule, *lines[1:]])
         return f"```{{table}} {self.caption}\n:name: {self.name}\n\n{body}\n```\n"
@@ -65,6 +66,11 @@ def table(rows, columns, name, caption, published=None, difference=False, format
     reasons = rows["reason"] if "reason" in rows else pd.Series("", index=rows.index)
     missing = [f"{model} was not run: {reason}" for model, reason in reasons.items() if reason]
     return Table(pd.DataFrame(cells), name, " ".join([caption, *missing]))
+
+
+def two_lines(text):
+    """A cell with its interval, if it has one, on a line of its own: HTML."""
+    return re.sub(r" (\[[^\[\]]+\])$", r"<span class='interval'>\1</span>", text)
 
 
 def plain(frame, name, caption, formats=None):

@@ -136,3 +136,10 @@ def test_base_rates_count_species():
     heights = {label.get_text(): bar.get_height() for label, bar in zip(ax.get_xticklabels(), ax.patches, strict=True)}
     assert heights["a bushy tail"] == sum("a bushy tail" in texts for texts in val.descriptors)
     assert len(heights) == len({text for texts in val.descriptors for text in texts})
+
+
+def test_models_above_chance_are_counted():
+    columns = {f"{q}_kmeans": [1.0, 2.0] for q in ("mi", "auc", "matches", "last_hit")}
+    rows = pd.DataFrame(columns | {f"{q}_wrong_class_kmeans": [1.5, 1.5] for q in ("mi", "auc", "matches", "last_hit")})
+    found = mutual.above_chance(rows, "t")
+    assert found == {"t_mi_above": 1, "t_auc_above": 1, "t_matches_above": 1, "t_models": 2, "t_last_hit_earlier": 1}
