@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import top_k_accuracy_score
 
-from lib import models, zeroshot
+from lib import datasets, models, zeroshot
 from lib.errors import UserError
 
 
@@ -48,3 +48,13 @@ def test_the_classifier_is_kept_and_each_row_has_norm_one(fresh_cache, monkeypat
 def test_a_template_without_a_place_for_the_class():
     with pytest.raises(UserError, match="'a photo' has no {}"):
         zeroshot.classifier(None, ["dumu"], ["a photo"])
+
+
+def test_across_splits_gives_each_split_its_own_hits():
+    clip, data = models.load("ViT-B-32:random"), datasets.load("bestiary", limit=24)
+    found = zeroshot.across_splits(clip, data, ["sketch"], limit=24)["metrics"]
+    assert set(found) == {"top1", "sketch"}
+    weights = zeroshot.classifier(clip, data.classes, data.templates)
+    other = datasets.load("bestiary", split="sketch", limit=24)
+    by_hand = (clip.embed_images(other) @ weights.T).argmax(1).numpy() == other.labels
+    assert found["sketch"].tolist() == (100.0 * by_hand).tolist()
