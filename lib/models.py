@@ -285,7 +285,7 @@ class Clip:
     def __init__(self, model, choice, device, weights_sha256, config):
         self.model = model.to(device).eval().requires_grad_(False)
         self.name, self.row, self.architecture = choice.name, choice.row, choice.architecture
-        self.title = self.row.get("title", choice.name)
+        self.title = choice.name if ":" in choice.name else self.row.get("title", choice.name)
         self.device = device
         self.precision = "bf16" if device.type == "cuda" else "fp32"
         self.banner = BANNER if choice.kind == "random" else None

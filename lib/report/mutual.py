@@ -115,19 +115,31 @@ def read_from(records):
     )
 
 
+FIT_COLUMNS = {
+    f"{what}_{name}": f"{what}, {name}" for name in ("published", "ours") for what in ("models", "slope", "intercept")
+}
+
+
 def regressions(rows, theirs, x="auc", y="top1"):
-    """Least-squares lines of accuracy on AUC, published and ours: DataFrame, families of at least 3 models."""
+    """Least-squares lines of accuracy on AUC, published and ours: DataFrame, families of at least 3 models.
+
+    Slopes and intercepts come with their 95 % interval (Student's t, over models) as _low and _high.
+    """
     lines = []
     for family in dict.fromkeys([*theirs["family"], *rows["family"]]):
         line = {"family": family}
         for name, table in (("published", theirs), ("ours", rows)):
             points = table[table["family"] == family]
-            fit = stats.linregress(points[x], points[y]) if len(points) >= 3 else None
-            line |= {f"models, {name}": len(points)}
-            line |= {
-                f"slope, {name}": fit.slope if fit else None,
-                f"intercept, {name}": fit.intercept if fit else None,
-            }
+            line[f"models_{name}"] = len(points)
+            if len(points) >= 3:
+                fit = stats.linregress(points[x], points[y])
+                t = stats.t.ppf(0.975, len(points) - 2)
+                for what, value, error in (
+                    ("slope", fit.slope, fit.stderr),
+                    ("intercept", fit.intercept, fit.intercept_stderr),
+                ):
+                    key = f"{what}_{name}"
+                    line |= {key: value, f"{key}_low": value - t * error, f"{key}_high": value + t * error}
         lines.append(line)
     return pd.DataFrame(lines)
 

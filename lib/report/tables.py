@@ -69,8 +69,8 @@ def table(rows, columns, name, caption, published=None, difference=False, format
 
 
 def two_lines(text):
-    """A cell with its interval, if it has one, on a line of its own: HTML."""
-    return re.sub(r" (\[[^\[\]]+\])$", r"<span class='interval'>\1</span>", text)
+    """A cell whose interval, or a heading whose source, stands small on a line of its own: HTML."""
+    return re.sub(r",? (\[[^\[\]]+\]|published|ours|difference)$", r"<span class='interval'>\1</span>", text)
 
 
 def plain(frame, name, caption, formats=None):
