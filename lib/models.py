@@ -285,7 +285,8 @@ class Clip:
     def __init__(self, model, choice, device, weights_sha256, config):
         self.model = model.to(device).eval().requires_grad_(False)
         self.name, self.row, self.architecture = choice.name, choice.row, choice.architecture
-        self.title = choice.name if ":" in choice.name else self.row.get("title", choice.name)
+        stem, own, _ = choice.name.partition(":")  # weights of one's own are not the paper's row
+        self.title = self.row.get("title", stem) + (f" ({Path(choice.source).name})" if own else "")
         self.device = device
         self.precision = "bf16" if device.type == "cuda" else "fp32"
         self.banner = BANNER if choice.kind == "random" else None
