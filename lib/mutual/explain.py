@@ -24,7 +24,9 @@ class Explanations:
 
     vision_ids: part method -> int64 [n, parts x per_part], numbers into `bank`, most relevant to the image first,
     -1 pads. language_scores: float32 [classes, bank], similarity of class and descriptor texts. predicted, labels:
-    int64 [n]. top5: bool [n]. foreground: share of patches, float32 [n]. parts_shown: part method -> int64 [n].
+    int64 [n]. top5: bool [n]. foreground: share of patches, float32 [n], 1 where none was found
+    and the whole image stands in. parts_shown: part method -> int64 [n]. few_candidates: part method -> bool [n],
+    fewer candidate descriptors than parts, so that some parts share theirs or go without.
     """
 
     bank: list
@@ -35,6 +37,7 @@ class Explanations:
     top5: np.ndarray
     foreground: np.ndarray
     parts_shown: dict
+    few_candidates: dict
 
     def language_ids(self, top_u, classes=None):
         """The `top_u` descriptors nearest to each image's predicted class (or to `classes`): int64 [n, top_u]."""
@@ -107,6 +110,7 @@ def explain(
     predicted = scores.argmax(1).cpu().numpy()
     ids = {m: torch.full((len(data), parts * per_part), -1) for m in part_methods}
     shown = {m: np.zeros(len(data), np.int64) for m in part_methods}
+    few = {m: np.zeros(len(data), bool) for m in part_methods}
     share = np.zeros(len(data), np.float32)
     for members in foreground.groups(data.labels if group == "label" else predicted):
         pixels = clip.pixels(data.image(i) for i in members)
@@ -119,17 +123,12 @@ def explain(
             if crf:
                 label_maps = cut_out(label_maps, outline)
             embedded, present = embed_parts(clip, pixels, label_maps, parts, batch_size)
-            found = matching.match(
-                embedded @ concepts.T,
-                relevance,
-                present,
-                matching_method,
-                per_part,
-                top,
-                candidate_rule,
-                relevance_rule,
-                offset,
-            )
+            similarity = embedded @ concepts.T
+            rules = {"top": top, "candidate_rule": candidate_rule, "relevance_rule": relevance_rule, "offset": offset}
+            found = matching.match(similarity, relevance, present, matching_method, per_part, **rules)
+            candidates = matching.candidates(similarity, present, top, candidate_rule)
+            candidates = matching.relevant(relevance, candidates, relevance_rule, offset)
+            few[name][members] = (candidates.sum(1) < present.sum(1)).cpu().numpy()
             ids[name][members] = matching.vision_concepts(found, relevance).cpu()
             shown[name][members] = present.sum(1).cpu().numpy()
     return Explanations(
@@ -141,4 +140,5 @@ def explain(
         top5=zeroshot.top_k_hits(scores, data.labels, min(5, len(data.classes))).cpu().numpy(),
         foreground=share,
         parts_shown=shown,
+        few_candidates=few,
     )

@@ -116,6 +116,7 @@ def row(
         n, _, k = information.overlap_counts(ids, language)
         values = {"mi": mi, "auc": auc, "concepts": n, "matches": k, "hit": 100.0 * (k > 0)}
         values["last_hit"] = information.last_hit(ids, language)
+        values["few_candidates"] = 100.0 * found.few_candidates[name]
         chance = nulls(found, ids, top_u, measure, removal, length, seed)
         values |= chance
         arrays |= {f"{key}_{name}": chance[key].astype(np.float32) for key in ("mi_wrong_class", "auc_wrong_class")}
@@ -126,6 +127,7 @@ def row(
         metrics[key] = np.mean([metrics[f"{key}_{name}"] for name in found.vision_ids], axis=0)
     arrays["curves"] = np.mean([arrays[f"curves_{name}"] for name in found.vision_ids], axis=0)
     metrics["foreground"] = 100.0 * found.foreground
+    metrics["no_foreground"] = 100.0 * (found.foreground == 1)
     if data.name == "bestiary":  # only there is the true animal known
         published = foreground.setting_of(clip, published=True)
         metrics["foreground_iou"] = 100.0 * foreground.localisation(clip, data, read_at)

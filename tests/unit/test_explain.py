@@ -141,6 +141,7 @@ def test_a_row_holds_each_image_and_agrees_with_its_curves(clip, data):
     assert np.allclose(metrics["auc_pca"], arrays["curves_pca"].mean(1), atol=1e-6)
     assert np.allclose(metrics["mi"], arrays["curves"][:, 0], atol=1e-6)
     assert arrays["curves"].shape == (12, 16)
+    assert (metrics["no_foreground"] == 100 * (metrics["foreground"] == 100)).all()
     assert np.array_equal(metrics["top1"] == 100, arrays["predicted"] == arrays["labels"])
     positive = metrics["matches_kmeans"] > 0
     n, k = metrics["concepts_kmeans"][positive], metrics["matches_kmeans"][positive]
@@ -238,3 +239,17 @@ def test_the_foreground_is_read_where_the_catalogue_says_at_each_scale():
         "method": "svd",
         "component": 1,
     }
+
+
+def test_images_without_foreground_or_with_few_candidates_are_counted(clip, data, monkeypatch):
+    from lib.mutual import parts
+
+    found = explain(clip, data, top=1, candidate_rule="union", relevance_rule="paper", offset=0.0)
+    # at most one candidate a part, and those at the median or below go: never as many as parts
+    assert found.few_candidates["kmeans"].all()
+    assert not explain(clip, data).few_candidates["kmeans"].all()
+    monkeypatch.setattr(
+        parts, "singular_vectors", lambda features, count=3, **_: torch.full((*features.shape[:2], count), -1.0)
+    )
+    setting = {"feature": "tokens", "layer": -1, "method": "svd", "component": 1}
+    assert (explain(clip, data, setting=setting).foreground == 1).all()
