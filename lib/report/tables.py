@@ -23,7 +23,7 @@ class Table:
     def markdown(self):
         rows = [list(self.cells.columns), *self.cells.to_numpy().tolist()]
         lines = ["| " + " | ".join(two_lines(str(c).replace("|", r"\|")) for c in row) + " |" for row in rows]
-        rule = "|" + "|".join([":---"] + ["---:"] * (len(self.cells.columns) - 1)) + "|"
+        rule = "|" + "|".join("---:" if numeric(self.cells[c]) else ":---" for c in self.cells) + "|"
         body = "\n".join([lines[0], rule, *lines[1:]])
         return f"```{{table}} {self.caption}\n:name: {self.name}\n\n{body}\n```\n"
 
@@ -66,6 +66,11 @@ def table(rows, columns, name, caption, published=None, difference=False, format
     reasons = rows["reason"] if "reason" in rows else pd.Series("", index=rows.index)
     missing = [f"{model} was not run: {reason}" for model, reason in reasons.items() if reason]
     return Table(pd.DataFrame(cells), name, " ".join([caption, *missing]))
+
+
+def numeric(column):
+    """Whether a column of strings holds numbers (and dashes) only: those are set flush right."""
+    return bool(column.astype(str).str.match(r"[-+–]?(\d|$)").all())
 
 
 def two_lines(text):

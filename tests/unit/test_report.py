@@ -181,3 +181,9 @@ def test_figures_draw_each_family_with_its_own_colour_and_marker():
     assert [ax.get_title() for ax in panels] == ["ViT", "ResNet"]
     np.testing.assert_array_equal(panels[0].lines[0].get_ydata(), 1)
     assert len({marker for _, marker in figures.FAMILIES.values()}) == 3
+
+
+def test_columns_of_numbers_are_flush_right_and_text_is_not():
+    frame = pd.DataFrame({"name": ["a", "b"], "value": [1.0, None], "text": ["3 px", "none"]})
+    rule = tables.plain(frame, "tab-x", "Caption.").markdown().splitlines()[4]
+    assert rule == "|:---|---:|:---|"
