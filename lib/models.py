@@ -25,6 +25,8 @@ from lib.paths import DATA, download_folder
 
 VERSION = 1  # raise it when an embedding comes out different: it is part of every cache key
 MINIATURE = DATA / "bestiary"
+# PyTorch's shortcut for attention at inference, taken for even numbers of heads, is several times slower on a CPU
+torch.backends.mha.set_fastpath_enabled(False)
 BANNER = "Random weights: this page shows that the code runs; its numbers mean nothing."
 ATTENTION = ("keys", "keys_no_bias", "queries", "values")
 FEATURES = {"ViT": ("tokens", *ATTENTION), "ResNet": ("tokens", *ATTENTION), "ConvNeXt": ("tokens",)}

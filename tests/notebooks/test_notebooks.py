@@ -91,6 +91,7 @@ def test_a_stopped_run_leaves_the_last_good_page_and_whole_records(how, tmp_path
         [*command, "ViT-B-32,ViT-B-16,ViT-L-14"],
         env={**os.environ, **places},
         start_new_session=True,  # as in a terminal, the kernel gets the signal too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job would ignore it
         stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 300
