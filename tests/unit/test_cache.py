@@ -93,7 +93,6 @@ def test_a_file_of_another_key_is_not_trusted(fresh_cache, capsys):
 
 def test_an_interrupted_write_leaves_the_last_good_file_and_nothing_else(fresh_cache, monkeypatch):
     cache.tensors(KEY, numbers)
-    before = kept_file(fresh_cache).read_bytes()
     one_bit_flipped(kept_file(fresh_cache))
     damaged = kept_file(fresh_cache).read_bytes()
 
@@ -106,7 +105,8 @@ def test_an_interrupted_write_leaves_the_last_good_file_and_nothing_else(fresh_c
     assert kept_file(fresh_cache).read_bytes() == damaged  # not half a new one
     assert not list((fresh_cache / "numbers").glob(".*"))
     cache.tensors(KEY, numbers)
-    assert kept_file(fresh_cache).read_bytes() == before
+    # whole again: read without computing (its bytes may differ, safetensors' header has no fixed order)
+    assert same(cache.tensors(KEY, lambda: pytest.fail("computed although it is kept")), numbers())
 
 
 def test_a_folder_that_cannot_be_written_does_not_stop_the_run(tmp_path, monkeypatch, capsys):
