@@ -59,15 +59,23 @@ def test_resizing_is_that_of_the_evaluation():
     assert (ours - theirs).abs().max() <= 1  # Pillow and torch round differently
 
 
-def test_a_filter_keeps_the_pairs_that_belong_together(small_web, tmp_path, monkeypatch):
-    # scores by hand: a model whose embeddings are the pictures' numbers
-    monkeypatch.setattr(
-        training, "kept_by", lambda name, pixels, said, share, device: np.arange(int(share * len(said)))
-    )
-    how = training.recipe("ViT-B-16-dfn")
-    chosen, said, _ = training.web_pairs({**how, "pool": 100}, "cpu", seed=0)
-    assert list(chosen) == list(range(70))
-    assert len(said) == 70
+def test_a_filter_keeps_the_pairs_that_belong_together():
+    web = Bestiary("web")
+    pixels = np.stack([np.asarray(web.image(i)) for i in range(96)])
+    said = [web.false_caption(i) if i % 2 else web.caption(i) for i in range(96)]
+    kept = training.kept_by("ViT-B-32-dcp", pixels, said, 0.5, "cpu")
+    assert len(kept) == 48
+    assert (np.diff(kept) > 0).all()
+    assert (kept % 2 == 0).mean() > 0.8  # one half of the captions is false; a guess would keep as many of them
+
+
+def test_a_recipe_with_a_filter_trains_on_what_it_kept(small_web, monkeypatch):
+    monkeypatch.setattr(training, "kept_by", lambda name, pixels, said, share, device: np.arange(1, 70, 2))
+    how = training.recipe("ViT-B-16-dfn") | {"pool": 100, "noise": 0.0}
+    chosen, texts, wrong = training.web_pairs(how, "cpu", seed=0)
+    assert list(chosen) == list(range(1, 70, 2))
+    assert texts == [training.pool("web")[1][i] for i in chosen]
+    assert wrong == 0
 
 
 def test_noise_replaces_the_share_of_captions_that_the_recipe_says(small_web):
@@ -79,7 +87,7 @@ def test_noise_replaces_the_share_of_captions_that_the_recipe_says(small_web):
     assert changed == pytest.approx(wrong, abs=0.02)
 
 
-def test_two_processes_draw_one_pool(small_web):
+def test_a_pool_is_drawn_once_and_read_again(small_web):
     pixels, said = training.pool("web")
     again, _ = training.pool("web")
     assert len(pixels) == len(said) == 288
