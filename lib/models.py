@@ -3,9 +3,10 @@
 import hashlib
 import logging
 import os
+import re
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,8 @@ MINIATURE = DATA / "bestiary"
 torch.backends.mha.set_fastpath_enabled(False)
 BANNER = "Random weights: this page shows that the code runs; its numbers mean nothing."
 ATTENTION = ("keys", "keys_no_bias", "queries", "values")
+LIBRARIES = ("torchvision/", "timm/")  # a name that starts so is an image classifier of that library
+LEARNED_HEAD = ("finetuned", "supervised")  # objectives whose models have a head of their own and no text tower
 FEATURES = {"ViT": ("tokens", *ATTENTION), "ResNet": ("tokens", *ATTENTION), "ConvNeXt": ("tokens",)}
 
 
@@ -46,18 +49,31 @@ class Choice:
     row: dict
 
 
-def catalogue():
-    """data/models.csv: DataFrame of the papers' models, index `name`."""
-    return pd.read_csv(DATA / "models.csv", dtype=str, keep_default_na=False).set_index("name")
+def catalogue(which=None):
+    """data/models.csv: DataFrame of the models of the book, index `name`.
+
+    which: names of sets, e.g. "grid comparison", for the rows that belong to one of them (column `sets`).
+    Raises UserError for an unknown set.
+    """
+    rows = pd.read_csv(DATA / "models.csv", dtype=str, keep_default_na=False).set_index("name")
+    if which is None:
+        return rows
+    wanted, members = which.split(), rows["sets"].str.split()
+    for name in wanted:
+        if not members.map(lambda s, name=name: name in s).any():
+            known = sorted({s for sets in members for s in sets})
+            raise UserError(f"data/models.csv has no set of models '{name}'; it has {', '.join(known)}.")
+    return rows[members.map(lambda sets: any(name in sets for name in wanted))]
 
 
-def resolve(model, dataset="bestiary"):
+def resolve(model, dataset="bestiary", which="mutual"):
     """Names of the models that a parameter asks for ("all", one, or several with commas): list of str.
 
-    Raises UserError for an unknown name, with the nearest known ones.
+    which: the sets of data/models.csv that "all" stands for. Raises UserError for an unknown name, with the
+    nearest known ones.
     """
     if model == "all":
-        return list(catalogue().index)
+        return list(catalogue(which).index)
     names = [name.strip() for name in str(model).split(",") if name.strip()]
     if not names:
         raise UserError("No model is given; name a row of data/models.csv, several with commas, or 'all'.")
@@ -74,13 +90,23 @@ def choose(name, dataset="bestiary"):
     local checkpoint is the architecture's: OpenAI's files need "ViT-B-32-quickgelu", not "ViT-B-32".
     Raises UserError for an unknown name.
     """
+    from lib import classifiers
+
     _register_miniatures()
     rows = catalogue()
     stem, colon, source = str(name).partition(":")
     row = rows.loc[stem].to_dict() if stem in rows.index else {}
     if row and dataset == "bestiary":
         path = source or str(MINIATURE / "zoo" / f"{stem}.safetensors")
-        return Choice(name, f"mini-{stem}", "random" if source == "random" else "file", path, row)
+        return Choice(name, f"mini-{row['backbone']}", "random" if source == "random" else "file", path, row)
+    if row.get("vision") and not colon:
+        return Choice(name, row["vision"], "tag", "pretrained", row)
+    if row and not row["openclip_model"]:
+        raise UserError(f"{stem} exists in the miniature only: nobody has published such weights for '{dataset}'.")
+    if stem.startswith(LIBRARIES):
+        classifiers.check_architecture(stem)
+        kind = "random" if source == "random" else "file" if colon else "tag"
+        return Choice(name, stem, kind, source or "pretrained", row)
     if row and not colon:
         architecture, _ = pair(row["openclip_model"], row["openclip_pretrained"])
         return Choice(name, architecture, "tag", row["openclip_pretrained"], row)
@@ -101,8 +127,8 @@ def _unknown(name, stem, rows):
     pairs = [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
     hint = nearest(name, rows.index) or nearest(name, pairs)
     return (
-        f"Model '{name}' is unknown; give a row of data/models.csv, an open_clip pair 'ARCH/tag', "
-        f"a checkpoint 'ARCH:path' or 'ARCH:random'.{hint}"
+        f"Model '{name}' is unknown; give a row of data/models.csv, an open_clip pair 'ARCH/tag', a classifier "
+        f"'torchvision/NAME' or 'timm/NAME', a checkpoint 'ARCH:path' or 'ARCH:random'.{hint}"
     )
 
 
@@ -142,20 +168,24 @@ def _register_miniatures():
 
 
 def load(name, dataset="bestiary", device="auto", seed=0):
-    """A model, ready for inference: Clip.
+    """A model, ready for inference: Clip, or `lib.classifiers.Classifier` for one that learned from labels.
 
     name, dataset: see `choose`. device: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1", ...
     seed: of random weights. Raises UserError: unknown model, weights that cannot be had, a damaged or foreign
     checkpoint, no such device.
     """
+    from lib import classifiers
+
     device = find_device(device)
     choice = choose(name, dataset)
+    if choice.architecture.startswith(LIBRARIES) or choice.row.get("objective") in LEARNED_HEAD:
+        return classifiers.load(choice, device, seed)
     config = open_clip.get_pretrained_cfg(choice.architecture, choice.source) if choice.kind == "tag" else {}
-    path = _weights_file(choice, config)
-    model = _build(choice.architecture, seed)
+    path = weights_file(choice, config)
+    model = untrained(choice.architecture, seed)
     if path:
         _load_weights(model, path, choice.architecture)
-        sha = _sha256(path)
+        sha = sha256(path)
     else:
         sha = cache.digest_tensors(model.state_dict())
     return Clip(model, choice, device, sha, config)
@@ -173,7 +203,9 @@ def find_device(device="auto"):
         raise UserError(f"This machine has no device '{device}'; give one of {', '.join(here)}.") from None
 
 
-def _build(architecture, seed):
+def untrained(architecture, seed):
+    """open_clip's model of an architecture, weights drawn from `seed`."""
+    _register_miniatures()
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
         return open_clip.create_model(architecture, load_weights=False)
@@ -201,7 +233,7 @@ def _load_weights(model, path, architecture):
         ) from None
 
 
-def _weights_file(choice, config):
+def weights_file(choice, config):
     """Path of the checkpoint, downloaded where need be; None for random weights."""
     if choice.kind == "random":
         return None
@@ -222,12 +254,12 @@ def _downloaded(choice, config):
         if (folder / f"{stem}{suffix}").is_file():
             return folder / f"{stem}{suffix}"
     hub = config.get("hf_hub")
-    cached = _in_hub_cache(hub) if hub else None
+    cached = in_hub_cache(hub) if hub else None
     if cached:
         return Path(cached)
     try:
         if hub:
-            _probe_hub()
+            probe_hub()
         with _quiet():
             return Path(open_clip.download_pretrained(config))
     except Exception as error:
@@ -239,7 +271,7 @@ def _downloaded(choice, config):
         ) from None
 
 
-def _in_hub_cache(hub):
+def in_hub_cache(hub):
     from huggingface_hub import try_to_load_from_cache
 
     repository, filename = os.path.split(hub)
@@ -250,7 +282,7 @@ def _in_hub_cache(hub):
     return None
 
 
-def _probe_hub():
+def probe_hub():
     """Ask the hub once, shortly: without a network its own client would try again for most of a minute."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
@@ -266,7 +298,8 @@ def _sha256_of(path, size, changed):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sha256(path):
+def sha256(path):
+    """sha256 of a file, as hex; read once while its size and time stay."""
     about = Path(path).stat()
     return _sha256_of(str(path), about.st_size, about.st_mtime_ns)
 
@@ -274,38 +307,38 @@ def _sha256(path):
 # --- the model
 
 
-class Clip:
-    """A CLIP model for inference. Everything it returns lies on its device, in float32.
+class Vision:
+    """The image side of a model, for inference. Everything it returns lies on its device, in float32.
 
-    name; title (as in the papers' tables); family ("ViT", "ResNet", "ConvNeXt" or "other"); row (dict of
-    data/models.csv, or {}); architecture (open_clip's); device; precision ("fp32", or "bf16" on a GPU);
-    image_size (S, pixels); width (c, of the joint space); weights_sha256; banner (str for random weights,
-    else None); logit_scale (float); foreground (dict: feature, layer, component of its foreground step);
-    identity (dict: what decides its embeddings, for cache keys and records).
+    model (nn.Module, whole); tower (nn.Module: normalised pixels to embeddings, or to logits for a
+    classifier; its `named_modules` are the layers); name; title (as in the papers' tables); row (dict of
+    data/models.csv, or {}); backbone (name of the row with the same architecture); objective ("contrastive",
+    "captions", "finetuned" or "supervised"); family ("ViT", "ResNet", "ConvNeXt" or "other"); architecture
+    (the library's name); device; precision ("fp32", or "bf16" on a GPU); image_size (S, pixels); width (c, of
+    the embeddings); unit_norm (whether embeddings have norm 1); weights_sha256; banner (str for random
+    weights, else None); identity (dict: what decides its embeddings, for cache keys and records).
     """
 
-    def __init__(self, model, choice, device, weights_sha256, config):
-        self.model = model.to(device).eval().requires_grad_(False)
+    unit_norm = True
+    resize = "squash"
+
+    def __init__(self, model, tower, choice, device, weights_sha256, width, image_size, mean, std):
+        self.model, self.tower = model.to(device).eval().requires_grad_(False), tower
         self.name, self.row, self.architecture = choice.name, choice.row, choice.architecture
         stem, own, _ = choice.name.partition(":")  # weights of one's own are not the paper's row
         self.title = self.row.get("title", stem) + (f" ({Path(choice.source).name})" if own else "")
+        self.backbone = self.row.get("backbone", stem)
+        self.objective = self.row.get("objective", "contrastive")
         self.device = device
         self.precision = "bf16" if device.type == "cuda" else "fp32"
         self.banner = BANNER if choice.kind == "random" else None
         self.weights_sha256 = weights_sha256
-        self.family = _family(model.visual)
-        self.image_size = int(np.max(model.visual.image_size))
-        settings = open_clip.get_model_config(choice.architecture)
-        self.width = settings["embed_dim"]
-        self.logit_scale = float(model.logit_scale.exp())
-        self.mean = tuple(config.get("mean", open_clip.OPENAI_DATASET_MEAN))
-        self.std = tuple(config.get("std", open_clip.OPENAI_DATASET_STD))
-        self.tokenizer, vocabulary = _tokenizer(choice.architecture, settings)
+        self.visual = getattr(model, "visual", model)
+        self.family = _family(self.visual)
+        self.width, self.image_size, self.mean, self.std = width, int(np.max(image_size)), tuple(mean), tuple(std)
         self.miniature = choice.architecture.startswith("mini-")
         self.identity = {
             "architecture": choice.architecture,
-            "settings": cache.digest(settings),
-            "vocabulary": vocabulary,
             "weights": weights_sha256,
             "precision": self.precision,
             "mean": list(self.mean),
@@ -314,22 +347,25 @@ class Clip:
         }
 
     def __repr__(self):
-        return f"Clip({self.name}: {self.architecture}, {self.image_size} px, {self.precision} on {self.device})"
+        about = f"{self.architecture}, {self.image_size} px, {self.precision} on {self.device}"
+        return f"{type(self).__name__}({self.name}: {about})"
 
-    def pixels(self, images, resize="squash"):
+    def pixels(self, images, resize=None):
         """Images as uint8 [n, 3, S, S] on the CPU.
 
         images: ImageDataset or iterable of PIL images. resize: "squash" to S x S whatever the aspect ratio,
-        bilinear with antialias (what the mutual-knowledge code does), or "crop", open_clip's own: shorter
-        side to S, bicubic, then the centre.
+        bilinear with antialias (what the mutual-knowledge code does); "crop", open_clip's own: shorter side
+        to S, bicubic, then the centre; "crop256": shorter side to 256, bilinear, then the centre. Default:
+        the model's `resize`.
         """
+        resize = resize or self.resize
         batches = list(self._pixel_batches(images, 256, resize))
         return torch.cat(batches) if batches else torch.empty(0, 3, self.image_size, self.image_size).byte()
 
     def _pixel_batches(self, images, batch_size, resize):
         """uint8 [b, 3, S, S], in order; the next batch is read by threads while the caller uses this one."""
-        if resize not in ("squash", "crop"):
-            raise UserError(f"resize is '{resize}'; give 'squash' or 'crop'.")
+        if resize != "squash" and not re.fullmatch(r"crop\d*", resize):
+            raise UserError(f"resize is '{resize}'; give 'squash', 'crop' or 'crop' with the shorter side's pixels.")
         if not isinstance(images, ImageDataset):
             images = list(images)
         read = images.image if isinstance(images, ImageDataset) else images.__getitem__
@@ -343,19 +379,24 @@ class Clip:
             if ahead:
                 yield torch.stack([future.result() for future in ahead.popleft()])
 
-    def embed_pixels(self, pixels, batch_size=256):
-        """Image embeddings float32 [n, c], rows of norm 1, from uint8 [n, 3, S, S]."""
-        _check_pixels(pixels, self.image_size)
-        return self._embed_batches(pixels.split(batch_size) if len(pixels) else [])
+    def embed_pixels(self, pixels, batch_size=256, projected=True):
+        """Image embeddings float32 [n, c] from uint8 [n, 3, S, S]; rows of norm 1 if `unit_norm`.
 
-    def embed_images(self, images, batch_size=256, resize="squash"):
-        """Image embeddings float32 [n, c], rows of norm 1; those of an ImageDataset are kept in the cache.
+        projected: False for the features before the last projection into the joint space, not normalised:
+        the ViT's pooled token, the ResNet's attention pool, ConvNeXt's pooled map.
+        """
+        _check_pixels(pixels, self.image_size)
+        return self._embed_batches(pixels.split(batch_size) if len(pixels) else [], projected)
+
+    def embed_images(self, images, batch_size=256, resize=None, projected=True):
+        """Image embeddings float32 [n, c] as `embed_pixels` gives them; those of an ImageDataset are cached.
 
         images, resize: see `pixels`. Each image is read once; two batches of pixels are held in memory.
         """
+        resize = resize or self.resize
 
         def compute():
-            return {"embeddings": self._embed_batches(self._pixel_batches(images, batch_size, resize))}
+            return {"embeddings": self._embed_batches(self._pixel_batches(images, batch_size, resize), projected)}
 
         if not isinstance(images, ImageDataset):
             return compute()["embeddings"]
@@ -365,33 +406,19 @@ class Clip:
             "n": len(images),
             "images": images.fingerprint,
         }
+        about |= {} if projected else {"projected": False}
         key = {"kind": "image_embeddings", "model": self.identity, "resize": resize, **about}
         return cache.tensors(key, compute)["embeddings"].to(self.device)
 
-    def _embed_batches(self, batches):
-        rows = [self._infer(self.model.encode_image, batch) for batch in batches]
-        return F.normalize(torch.cat(rows), dim=-1) if rows else torch.empty(0, self.width, device=self.device)
-
-    def embed_texts(self, texts, batch_size=256, cached=True):
-        """Text embeddings float32 [m, c], rows of norm 1. texts: list of str, already in their prompts."""
-        texts = list(texts)
-
-        def compute():
-            rows = [self._encode_text(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
-            return {"embeddings": F.normalize(torch.cat(rows), dim=-1)}
-
-        if not texts:
+    def _embed_batches(self, batches, projected=True):
+        with nullcontext() if projected else unprojected(self):
+            rows = [self._infer(self._embed, batch) for batch in batches]
+        if not rows:
             return torch.empty(0, self.width, device=self.device)
-        if not cached:
-            return compute()["embeddings"]
-        about = {"n": len(texts), "first": texts[:3], "texts": cache.digest({"texts": texts})}
-        key = {"kind": "text_embeddings", "model": self.identity, **about}
-        return cache.tensors(key, compute)["embeddings"].to(self.device)
+        return F.normalize(torch.cat(rows), dim=-1) if projected and self.unit_norm else torch.cat(rows)
 
-    @torch.inference_mode()
-    def _encode_text(self, texts):
-        with self._autocast():
-            return self.model.encode_text(self.tokenizer(texts).to(self.device)).float()
+    def _embed(self, x):
+        return self.visual(x)
 
     def patch_features(self, pixels, feature="tokens", layer=None, batch_size=64):
         """Features of the patches: (float32 [n, h*w, C], (h, w)), row by row, from uint8 [n, 3, S, S].
@@ -407,7 +434,7 @@ class Clip:
         if feature not in FEATURES.get(self.family, ()):
             known = ", ".join(FEATURES.get(self.family, ("none",)))
             raise UserError(f"{self.name} ({self.family}) has no patch features '{feature}'; it has {known}.")
-        visual = self.model.visual
+        visual = self.visual
         count = _layers(visual, self.family)
         layer = -1 if layer is None else int(layer)
         if not -count <= layer < count:
@@ -437,14 +464,77 @@ class Clip:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
+class Clip(Vision):
+    """A CLIP model for inference: `Vision`, and the text side of the joint space.
+
+    logit_scale (float); tokenizer (function from texts to token ids).
+    """
+
+    def __init__(self, model, choice, device, weights_sha256, config):
+        settings = open_clip.get_model_config(choice.architecture)
+        mean, std = (config.get(k, getattr(open_clip, f"OPENAI_DATASET_{k.upper()}")) for k in ("mean", "std"))
+        visual = model.visual
+        super().__init__(
+            model, visual, choice, device, weights_sha256, settings["embed_dim"], visual.image_size, mean, std
+        )
+        self.logit_scale = float(model.logit_scale.exp())
+        self.tokenizer, vocabulary = _tokenizer(choice.architecture, settings)
+        self.identity |= {"settings": cache.digest(settings), "vocabulary": vocabulary}
+
+    def embed_texts(self, texts, batch_size=256, cached=True):
+        """Text embeddings float32 [m, c], rows of norm 1. texts: list of str, already in their prompts."""
+        texts = list(texts)
+
+        def compute():
+            rows = [self._encode_text(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
+            return {"embeddings": F.normalize(torch.cat(rows), dim=-1)}
+
+        if not texts:
+            return torch.empty(0, self.width, device=self.device)
+        if not cached:
+            return compute()["embeddings"]
+        about = {"n": len(texts), "first": texts[:3], "texts": cache.digest({"texts": texts})}
+        key = {"kind": "text_embeddings", "model": self.identity, **about}
+        return cache.tensors(key, compute)["embeddings"].to(self.device)
+
+    @torch.inference_mode()
+    def _encode_text(self, texts):
+        with self._autocast():
+            return self.model.encode_text(self.tokenizer(texts).to(self.device)).float()
+
+
 def to_pixels(image, size, resize="squash"):
     """One PIL image as uint8 [3, size, size]; resize: see `Clip.pixels`."""
-    image = image.convert("RGB")
+    image, shorter = image.convert("RGB"), resize.removeprefix("crop")
     if resize == "squash":
         image = image.resize((size, size), Image.Resampling.BILINEAR)
+    elif shorter:
+        image = tv.center_crop(tv.resize(image, int(shorter), tv.InterpolationMode.BILINEAR), size)
     else:
         image = tv.center_crop(tv.resize(image, size, tv.InterpolationMode.BICUBIC), size)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+@contextmanager
+def unprojected(vision):
+    """While it lasts, `vision.visual` ends before its last projection. Raises UserError where it has none."""
+    visual = vision.visual
+    if vision.family == "ViT" and visual.proj is not None:
+        owner, name, instead = visual, "proj", None
+    elif vision.family == "ResNet":  # the attention pool's output projection; an identity leaves its heads as they are
+        owner, name, width = visual.attnpool, "c_proj", visual.attnpool.c_proj.in_features
+        instead = torch.nn.Linear(width, width, device=vision.device)
+        torch.nn.init.eye_(instead.weight), torch.nn.init.zeros_(instead.bias)
+    elif vision.family == "ConvNeXt":
+        owner, name, instead = visual, "head", torch.nn.Identity()
+    else:
+        raise UserError(f"{vision.name} has no projection into a joint space; leave `projected` at True.")
+    before = getattr(owner, name)
+    setattr(owner, name, instead)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def _check_pixels(pixels, size):
@@ -459,7 +549,7 @@ def _tokenizer(architecture, settings):
         return open_clip.get_tokenizer(architecture), None
     path = MINIATURE / "vocabulary.txt.gz"
     length = settings["text_cfg"]["context_length"]
-    return open_clip.SimpleTokenizer(bpe_path=str(path), context_length=length), _sha256(path)
+    return open_clip.SimpleTokenizer(bpe_path=str(path), context_length=length), sha256(path)
 
 
 # --- patch features of each family: normalised pixels [n, 3, S, S] -> [n, h, w, C]

@@ -28,15 +28,16 @@ EVERY_EXHIBIT = ("model", "dataset", "limit", "seed", "device")
 NOT_DECISIVE = ("model", "dataset", "device")  # these have a place of their own in a record's path, or none
 
 
-def begin(exhibit, names):
+def begin(exhibit, names, models="mutual"):
     """Check a notebook's parameters, set the seeds and return the `Run` that the rest of the notebook uses.
 
-    exhibit: name of a file of notebooks/, without its ending. names: the notebook's globals().
+    exhibit: name of a file of notebooks/, without its ending. names: the notebook's globals(). models: the sets
+    of data/models.csv that `model = "all"` stands for.
     Raises UserError for an unknown, missing or ill-typed parameter, model, dataset or device.
     """
     import torch
 
-    from lib import models
+    from lib.models import resolve
 
     defaults = declared(exhibit)
     parameters = checked(exhibit, defaults, names)
@@ -45,7 +46,7 @@ def begin(exhibit, names):
     random.seed(parameters["seed"])
     np.random.seed(parameters["seed"])  # noqa: NPY002 for other people's code that draws from it
     torch.manual_seed(parameters["seed"])
-    run = Run(exhibit, parameters, defaults, models.resolve(parameters["model"], parameters["dataset"]))
+    run = Run(exhibit, parameters, defaults, resolve(parameters["model"], parameters["dataset"], models))
     run.device, run.data()  # no such device, no such images: refused here, not after an hour
     return run
 
@@ -227,6 +228,40 @@ class Run:
         context = {"exhibit": exhibit, "model": name, "dataset": self.dataset}
         context |= {"split": split, "scale": self.scale}
         return record.write(path, result, decides, context, clip, data, seconds)
+
+    def verdicts(self, found):
+        """The verdicts on the exhibit's claims, as a table; those of the book's own run are kept for its ledger.
+
+        found: dict of claim (its id in data/claims.toml) to (value, low, high, n), n the number of images or
+        models. Raises UserError for a claim that the exhibit does not have, or one of its claims left out.
+        """
+        import pandas as pd
+
+        from lib.report import published, tables
+
+        claims = {c["id"]: c for c in published.claims(self.exhibit)}
+        for name in found.keys() ^ claims.keys():
+            raise UserError(f"The claims of {self.exhibit} are {', '.join(claims)}; '{name}' is not in both.")
+        entries = {}
+        for name, claim in claims.items():
+            value, low, high, n = found[name]
+            verdict = published.verdict(low, high, claim["direction"])
+            entries[name] = {**record.metric((value, low, high, n)), "verdict": verdict}
+        if self.is_default and self.parameters["model"] == self.defaults["model"]:
+            content = {"exhibit": self.exhibit, "dataset": self.dataset, "claims": entries, **record.source()}
+            path = record.claims_path(self.dataset, self.exhibit)
+            record.replace(path, json.dumps(content, indent=1).encode())
+        lines = [
+            {
+                "claim": claim["statement"],
+                "statistic": tables.cell(pd.Series({"x": e["value"], "x_low": e["low"], "x_high": e["high"]}), "x"),
+                "n": str(e["n"] or "–"),
+                "verdict": e["verdict"],
+            }
+            for claim, e in zip(claims.values(), entries.values(), strict=True)
+        ]
+        caption = self.caption("The claims that this page tests; a claim holds if its whole interval has its sign")
+        return tables.Table(pd.DataFrame(lines), f"tab-{self.exhibit.replace('_', '-')}-claims", caption)
 
     def caption(self, text):
         """A caption that ends with the scale: dataset and number of images."""

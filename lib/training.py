@@ -1,16 +1,20 @@
-"""Trains the miniature zoo: contrastive learning on the bestiary's web, one recipe a model.
+"""Trains the miniature zoo by its recipes, data/bestiary/recipes.csv.
 
-The recipes (data/bestiary/recipes.csv) differ in what sets the papers' models apart: how many picture-caption
-pairs there are, how many of the captions are wrong, whether a filter threw pairs out, how long the training is,
-and whether it starts from another model at a higher resolution.
+The contrastive models differ in what sets the papers' models apart: how many picture-caption pairs there are,
+how many of the captions are wrong, whether a filter threw pairs out, how long the training is, and whether it
+starts from another model at a higher resolution. Their comparison models are trained on the labelled split: with
+its captions alone, fine-tuned from the zero-shot head, or from scratch with labels alone (the protocols of
+Crabbe et al. 2024, scaled down).
 """
 
 import hashlib
 import json
+import math
 import os
 import platform
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from lib import datasets, models, zeroshot
+from lib import classifiers, datasets, models, zeroshot
 from lib.bestiary import ADVERSARIAL, SPECIES, SPLITS, Bestiary, rendered
 from lib.errors import UserError, nearest
 from lib.paths import DATA, cache_folder
@@ -95,10 +99,10 @@ def zero_shot_top1(clip, pixels, data):
 
 
 def measured(path, name, device="cpu"):
-    """Zero-shot top-1 on val of the weights at `path`, loaded and evaluated as every page does it."""
-    clip, data = models.load(f"{name}:{path}", device=device), datasets.load("bestiary")
-    logits = clip.embed_images(data) @ zeroshot.classifier(clip, data.classes, data.templates).T
-    return zeroshot.top_k_accuracy(logits, data.labels)
+    """Top-1 on val of the weights at `path`, loaded and evaluated as every page does it."""
+    model, data = models.load(f"{name}:{path}", device=str(device)), datasets.load("bestiary")
+    weight, bias = zeroshot.head(model, data)
+    return zeroshot.top_k_accuracy(model.embed_images(data) @ weight.T + bias, data.labels)
 
 
 def kept_by(name, pixels, said, share, device):
@@ -111,8 +115,8 @@ def kept_by(name, pixels, said, share, device):
 
 def web_pairs(how, device, seed):
     """The pictures and captions that a recipe trains on: (indices into the pool, list of captions, share wrong)."""
-    pixels, said = pool("web")
-    bestiary = Bestiary("web", PIXELS)
+    pixels, said = pool(how["split"])
+    bestiary = Bestiary(how["split"], PIXELS)
     chosen = np.arange(min(how["pool"], len(said)))
     wrong = np.random.default_rng([seed, 11]).random(len(chosen)) < how["noise"]
     texts = [bestiary.false_caption(i) if wrong[i] else said[i] for i in chosen]
@@ -129,15 +133,15 @@ def start_from(model, name):
     model.load_state_dict(state)
 
 
-def train(name, seed=0, device="cpu", batch_size=256, folder=FOLDER, pairs=None, epochs=None, log=print):
-    """Train the miniature `name` by its recipe and write its weights and its training record.
+def train(name, seed=0, device="cpu", batch_size=None, folder=FOLDER, pairs=None, epochs=None, log=print):
+    """Train the contrastive miniature `name` by its recipe and write its weights and its training record.
 
-    `pairs` limits the number of pairs (tests), `epochs` overrides the recipe. Weights go to
+    `pairs` limits the number of pairs (tests), `epochs` and `batch_size` override the recipe. Weights go to
     `folder`/zoo/NAME.safetensors as float16, the record to `folder`/training/NAME.json; returns the record.
     Contrastive loss, AdamW, one-cycle learning rate (open_clip's loss and towers).
     """
     how = recipe(name)
-    how["epochs"] = epochs or how["epochs"]
+    how["epochs"], batch_size = epochs or how["epochs"], batch_size or how["batch_size"]
     if pairs:
         how["pool"] = min(pairs, how["pool"])
     torch.manual_seed(seed)
@@ -146,7 +150,7 @@ def train(name, seed=0, device="cpu", batch_size=256, folder=FOLDER, pairs=None,
     if how["start"]:
         start_from(model, how["start"])
     chosen, said, wrong = web_pairs(how, device, seed)
-    pixels, tokens = resized(pool("web")[0][chosen], clip.image_size), clip.tokenizer(said)
+    pixels, tokens = resized(pool(how["split"])[0][chosen], clip.image_size), clip.tokenizer(said)
     val = datasets.load("bestiary")
     held_out = clip.pixels(val)
     steps = how["epochs"] * (len(tokens) // batch_size)
@@ -189,25 +193,128 @@ def train(name, seed=0, device="cpu", batch_size=256, folder=FOLDER, pairs=None,
         "image_size": clip.image_size,
         "parameters": sum(p.numel() for p in model.parameters()),
         "history": history,
-        "web": Bestiary("web", PIXELS).fingerprint,
+        how["split"]: Bestiary(how["split"], PIXELS).fingerprint,
         "val": val.fingerprint,
-        "machine": machine(clip.device),
-        "torch": torch.__version__,
-        "open_clip": open_clip.__version__,
+        **made_with(clip.device),
     }
-    return save(clip, record, Path(folder))
+    return save(model, record, Path(folder))
 
 
-def save(clip, record, folder):
+def train_labels(name, seed=0, device="cpu", batch_size=None, folder=FOLDER, pictures=None, epochs=None, log=print):
+    """Train the classifier `name` (fine-tuned or supervised) by its recipe and write its weights and its record.
+
+    `pictures` limits the number of pictures (tests), `epochs` and `batch_size` override the recipe. Returns the record.
+    Fine-tuned: from the tower and the zero-shot head of the recipe's `start`, random crops, cosine learning rate,
+    weight decay 0.1. Supervised: from scratch, random crops and flips, label smoothing 0.1, weight decay 0.01;
+    the learning rate falls tenfold after a third and two thirds (ResNets) or by a cosine (ViTs). Both with AdamW
+    and a warm-up of a tenth. Source: Crabbe et al. 2024, appendix on training; see book/method_outliers.
+    """
+    how = recipe(name)
+    how["epochs"], batch_size = epochs or how["epochs"], batch_size or how["batch_size"]
+    count = min(pictures or how["pool"], how["pool"])
+    torch.manual_seed(seed)
+    row, tuned = models.catalogue().loc[name], how["objective"] == "finetuned"
+    model = classifiers.build(row["backbone"], len(SPECIES), tuned, seed).to(models.find_device(device))
+    if tuned:
+        start_from_zero_shot(model, how["start"])
+    model.requires_grad_(True)
+    clip = models.load(f"{row['backbone']}:random", device=device)  # for its pixels
+    chosen = a_share(Bestiary("train").labels, count)
+    pixels = resized(pool("train")[0][chosen], clip.image_size)
+    labels = torch.as_tensor(Bestiary("train").labels[chosen])
+    val = datasets.load("bestiary")
+    held_out = clip.pixels(val)
+    a_step = len(labels) // batch_size
+    optimiser = torch.optim.AdamW(model.parameters(), lr=how["learning_rate"], weight_decay=0.1 if tuned else 0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, partial(pace, steps=how["epochs"] * a_step, stairs=not tuned and row["family"] == "ResNet")
+    )
+    rng, history, began = np.random.default_rng([seed, 14]), [], time.perf_counter()
+    draws = torch.Generator().manual_seed(seed)
+    for epoch in range(how["epochs"]):
+        model.train()
+        order, losses = rng.permutation(len(labels))[: a_step * batch_size], []
+        for batch in order.reshape(-1, batch_size):
+            x = augmented(clip.normalised(pixels[batch]), draws, flips=not tuned)
+            smoothing = 0.0 if tuned else 0.1
+            loss = F.cross_entropy(model(x), labels[batch].to(clip.device), label_smoothing=smoothing)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            losses.append(loss.item())
+        top1, loss = float((labelled(clip, model, held_out) == val.labels).mean()), float(np.mean(losses))
+        seconds = time.perf_counter() - began
+        history.append({"epoch": epoch + 1, "loss": loss, "top1": top1, "seconds": round(seconds, 1)})
+        log(f"{name}  epoch {epoch + 1}/{how['epochs']}  loss {loss:.3f}  top-1 {top1:.3f}  {seconds:.0f} s")
+    record = {
+        "model": name,
+        "seed": seed,
+        "recipe": how,
+        "batch_size": batch_size,
+        "pairs": len(labels),
+        "wrong_captions": 0.0,
+        "image_size": clip.image_size,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "history": history,
+        "train": Bestiary("train", PIXELS).fingerprint,
+        "val": val.fingerprint,
+        **made_with(clip.device),
+    }
+    return save(model, record, Path(folder))
+
+
+def a_share(labels, count):
+    """Indices of `count` pictures, as many of every class as can be: the first of each."""
+    rank = np.zeros(len(labels), int)
+    for species in np.unique(labels):
+        rank[labels == species] = np.arange((labels == species).sum())
+    return np.sort(np.lexsort((labels, rank))[:count])
+
+
+def start_from_zero_shot(model, name):
+    """The tower of the trained miniature `name`, and its zero-shot classifier times its scale as the head."""
+    clip, data = models.load(name), datasets.load("bestiary")
+    model.visual.load_state_dict(clip.visual.state_dict())
+    with torch.no_grad():
+        model.head.weight.copy_(clip.logit_scale * zeroshot.classifier(clip, data.classes, data.templates))
+        model.head.bias.zero_()
+
+
+def pace(step, steps, stairs):
+    """Learning rate of a step as a share of the highest: a warm-up of a tenth, then stairs or a cosine."""
+    rise = min(1.0, (step + 1) / max(1, steps // 10))
+    done = step / steps
+    return rise * (0.1 ** int(3 * done) if stairs else 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def augmented(x, generator, flips):
+    """Each picture [n, 3, S, S] cut to a random square of 60 to 100 % of its area and scaled back, maybe mirrored."""
+    side, across, down, flip = torch.rand(4, len(x), generator=generator).to(x.device)
+    side = (0.6 + 0.4 * side).sqrt()
+    mirror = torch.where(flip < 0.5, -1.0, 1.0) if flips else torch.ones_like(side)
+    theta = torch.zeros(len(x), 2, 3, device=x.device)
+    theta[:, 0, 0], theta[:, 1, 1] = side * mirror, side
+    theta[:, 0, 2], theta[:, 1, 2] = (1 - side) * (2 * across - 1), (1 - side) * (2 * down - 1)
+    return F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), "bilinear", "border", False)
+
+
+def made_with(device):
+    """What a training record says of machine and versions."""
+    return {"machine": machine(device), "torch": torch.__version__, "open_clip": open_clip.__version__}
+
+
+def save(model, record, folder):
     """Write weights (float16) and record; the recorded accuracy is that of the weights as written."""
     for kind in ("zoo", "training"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    state = {k: v.half() if v.is_floating_point() else v for k, v in clip.model.state_dict().items()}
+    state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     weights = folder / "zoo" / f"{record['model']}.safetensors"
     part = weights.with_suffix(".part")
     save_file({k: v.contiguous().cpu() for k, v in state.items()}, part)
     os.replace(part, weights)
-    record["top1"] = measured(weights, record["model"], clip.device)
+    record["top1"] = measured(weights, record["model"], next(model.parameters()).device)
     write_json(folder / "training" / f"{record['model']}.json", record)
     return record
 

@@ -67,3 +67,21 @@ def across_splits(clip, data, splits, limit=0, seed=0):
         for name, images in sets.items()
     }
     return {"metrics": found, "arrays": {}, "notes": {}}
+
+
+def head(model, data):
+    """The linear head that turns a model's embeddings into logits: (weight [n_classes, c], bias [n_classes]).
+
+    A CLIP's is its zero-shot classifier on the classes and templates of `data`, without bias; a classifier's is
+    its own. Raises UserError when a learned head has other classes than `data`.
+    """
+    if not hasattr(model, "head"):
+        weight = classifier(model, data.classes, data.templates)
+        return weight, torch.zeros(len(weight), device=weight.device)
+    weight, bias = model.head
+    if len(weight) != len(data.classes):
+        raise UserError(
+            f"The head of {model.name} has {len(weight)} classes and {data.name} has {len(data.classes)}; "
+            "take the dataset that the model was trained on."
+        )
+    return weight, bias

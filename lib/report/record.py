@@ -25,6 +25,7 @@ import numpy as np
 from lib import paths
 from lib.report import statistics
 
+CLAIMS = "claims.json"
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "scipy", "scikit-learn", "pillow")
 
 
@@ -36,6 +37,11 @@ def path(dataset, exhibit, model, variant=None):
     """
     suffix = f".{key(variant)[:8]}" if variant else ""
     return Path(paths.results_folder(file_name(dataset))) / exhibit / f"{file_name(model)}{suffix}.json"
+
+
+def claims_path(dataset, exhibit):
+    """Where an exhibit's verdicts on its claims stand: results/<dataset>/<exhibit>/claims.json."""
+    return Path(paths.results_folder(file_name(dataset))) / exhibit / CLAIMS
 
 
 def file_name(name):
@@ -116,7 +122,7 @@ def read_all(dataset, exhibit=None):
     """All records of the book's own runs of a dataset, in the order of their files, without trials."""
     folder = Path(paths.results_folder(file_name(dataset)))
     found = sorted(folder.glob(f"{exhibit or '*'}/*.json"))
-    records = [read(p) for p in found if not re.search(r"\.[0-9a-f]{8}$", p.stem)]
+    records = [read(p) for p in found if p.name != CLAIMS and not re.search(r"\.[0-9a-f]{8}$", p.stem)]
     return [r for r in records if r]
 
 

@@ -35,9 +35,11 @@ def run(module, *arguments, folder, **parameters):
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_notebook_runs_and_records_what_it_declares(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path / "results"))
-    done = run("papermill", notebook, "page.ipynb", "--no-progress-bar", folder=tmp_path, **SMALL)
+    about = json.loads(notebook.read_text())["metadata"].get("companion", {})
+    small = SMALL | about.get("small", {})  # a notebook may name other models or more images
+    done = run("papermill", notebook, "page.ipynb", "--no-progress-bar", folder=tmp_path, **small)
     assert done.returncode == 0, done.stderr[-2000:]
-    declared = json.loads(notebook.read_text())["metadata"].get("companion", {}).get("metrics", {})
+    declared = about.get("metrics", {})
     records = [record.read(p) for p in sorted(Path(tmp_path / "results").rglob("*.json"))]
     assert {entry["exhibit"] for entry in records} == set(declared)
     for entry in records:

@@ -36,7 +36,7 @@ def one_sentence(error):
 
 
 def test_the_catalogue_joins_with_the_published_table():
-    rows = models.catalogue()
+    rows = models.catalogue("mutual")
     published = DATA / "published" / "mutual_knowledge_table3.csv"
     if not published.exists():
         pytest.skip("data/published/mutual_knowledge_table3.csv is not there yet")
@@ -50,7 +50,7 @@ def test_the_catalogue_joins_with_the_published_table():
 
 
 def test_every_row_names_an_open_clip_pair_with_its_activation():
-    for _, row in models.catalogue().iterrows():
+    for _, row in models.catalogue("mutual grid").iterrows():
         architecture, config = models.pair(row["openclip_model"], row["openclip_pretrained"])
         assert architecture == row["openclip_model"]
         quick = open_clip.get_model_config(architecture).get("quick_gelu", False)
@@ -75,8 +75,11 @@ def test_the_wrong_activation_is_an_error():
 
 
 def test_resolve():
-    every = list(models.catalogue().index)
-    assert models.resolve("all") == every
+    assert models.resolve("all") == list(models.catalogue("mutual").index)
+    assert len(models.resolve("all")) == 13
+    assert models.resolve("all", which="boost grid")[-1] == "ViT-B-32-l2b"
+    with pytest.raises(UserError, match="no set of models 'grit'; it has baselines"):
+        models.resolve("all", which="grit")
     assert models.resolve("RN50, ViT-L-14,RN50") == ["RN50", "ViT-L-14"]
     assert models.resolve("ViT-B-16/laion2b_s34b_b88k", "imagenet") == ["ViT-B-16/laion2b_s34b_b88k"]
     with pytest.raises(UserError, match="No model is given"):
@@ -138,7 +141,7 @@ def test_a_local_checkpoint(tmp_path, clips, images):
         loaded = models.load(f"ViT-B-16:{tmp_path / file}")
         assert loaded.banner is None and loaded.title.startswith("ViT-B/16 (")
         assert torch.equal(loaded.embed_pixels(pixels), clip.embed_pixels(pixels))
-        assert loaded.weights_sha256 == models._sha256(tmp_path / file)
+        assert loaded.weights_sha256 == models.sha256(tmp_path / file)
 
 
 def cut_short(path, clip):
@@ -196,7 +199,7 @@ def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setenv("COMPANION_DOWNLOADS", str(tmp_path))
-    monkeypatch.setattr(models, "_in_hub_cache", lambda hub: None)
+    monkeypatch.setattr(models, "in_hub_cache", lambda hub: None)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     started = time.perf_counter()
     with pytest.raises(UserError, match="could not be downloaded") as error:
@@ -285,7 +288,7 @@ def test_pixels_of_the_wrong_kind(clips):
     ):
         with pytest.raises(UserError, match="make them with clip.pixels"):
             clip.embed_pixels(wrong)
-    with pytest.raises(UserError, match="'squash' or 'crop'"):
+    with pytest.raises(UserError, match="give 'squash', 'crop' or"):
         clip.pixels([Image.new("RGB", (4, 4))], resize="stretch")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib import datasets, models, training, zeroshot
+from lib import classifiers, datasets, models, training, zeroshot
 from lib.bestiary import SPLITS, Bestiary
 from lib.errors import UserError
 
@@ -80,7 +80,7 @@ def test_a_recipe_with_a_filter_trains_on_what_it_kept(small_web, monkeypatch):
 
 def test_noise_replaces_the_share_of_captions_that_the_recipe_says(small_web):
     _, said = training.pool("web")
-    how = {"pool": 288, "noise": 0.5, "filter": ""}
+    how = {"split": "web", "pool": 288, "noise": 0.5, "filter": ""}
     _, texts, wrong = training.web_pairs(how, "cpu", seed=0)
     changed = np.mean([a != b for a, b in zip(texts, said, strict=True)])
     assert wrong == pytest.approx(0.5, abs=0.1)
@@ -98,8 +98,9 @@ def test_a_pool_is_drawn_once_and_read_again(small_web):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_weights_reproduce_their_recorded_accuracy(name):
     record = training.records()[name]
-    clip, val = models.load(name), datasets.load("bestiary")
-    logits = clip.embed_images(val) @ zeroshot.classifier(clip, val.classes, val.templates).T
+    model, val = models.load(name), datasets.load("bestiary")
+    weight, bias = zeroshot.head(model, val)
+    logits = model.embed_images(val) @ weight.T + bias
     # one picture of 384 may fall on the other side of a decision on another processor
     assert zeroshot.top_k_accuracy(logits, val.labels) == pytest.approx(record["top1"], abs=1.5 / len(val))
 
@@ -126,6 +127,63 @@ def test_supervised_training_learns_labels(monkeypatch, fresh_cache):
     found = training.labelled(clip, model, training.resized(drawn, clip.image_size))
     assert (found == np.arange(len(drawn)) % 48).mean() > 0.1  # 1 in 48 by chance
     assert 0 <= top1 <= 1
+
+
+def test_all_shipped_weights_together_stay_under_80_megabytes():
+    assert sum(path.stat().st_size for path in (training.FOLDER / "zoo").glob("*")) < 80e6
+
+
+@pytest.fixture
+def small_train(monkeypatch, fresh_cache):
+    """A train split of 96 pictures and a val of 48."""
+    monkeypatch.setitem(SPLITS, "train", (SPLITS["train"][0], 2))
+    monkeypatch.setitem(SPLITS, "val", (SPLITS["val"][0], 1))
+
+
+def test_training_on_labels_lowers_the_loss_and_writes_weights_that_load(small_train, tmp_path):
+    record = training.train_labels("RN50-supervised", epochs=8, batch_size=32, folder=tmp_path, log=lambda line: None)
+    losses = [step["loss"] for step in record["history"]]
+    assert losses[-1] < losses[0] < 1.3 * np.log(48)
+    model = models.load(f"RN50-supervised:{tmp_path / 'zoo' / 'RN50-supervised.safetensors'}")
+    assert model.objective == "supervised" and not model.unit_norm
+    val = datasets.load("bestiary")
+    found = model.embed_images(val) @ model.head[0].T + model.head[1]
+    assert zeroshot.top_k_accuracy(found, val.labels) == pytest.approx(record["top1"])
+
+
+def test_fine_tuning_starts_from_the_zero_shot_classifier():
+    model = classifiers.build("RN50", 48, True)
+    training.start_from_zero_shot(model, "RN50")
+    clip, val = models.load("RN50"), datasets.load("bestiary").subset(range(48))
+    zero_shot = clip.embed_images(val) @ zeroshot.classifier(clip, val.classes, val.templates).T
+    with torch.inference_mode():
+        found = model.eval()(clip.normalised(clip.pixels(val)))
+    torch.testing.assert_close(found, clip.logit_scale * zero_shot, atol=1e-3, rtol=1e-3)
+
+
+def test_a_share_takes_as_many_pictures_of_every_species():
+    labels = np.arange(480) % 48
+    assert (np.bincount(labels[training.a_share(labels, 240)]) == 5).all()
+    assert sorted(set(np.bincount(labels[training.a_share(labels, 100)]))) == [2, 3]
+
+
+def test_the_pace_warms_up_and_falls():
+    stairs = [training.pace(step, 90, stairs=True) for step in range(90)]
+    assert stairs[0] == pytest.approx(1 / 9)
+    assert [stairs[k] for k in (10, 29, 30, 59, 60, 89)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert training.pace(45, 90, stairs=False) == pytest.approx(0.5)
+
+
+def test_augmentation_cuts_squares_inside_the_picture():
+    x = torch.linspace(0, 1, 32).expand(64, 3, 32, 32).clone()  # brighter to the right
+    draws = torch.Generator().manual_seed(0)
+    plain = training.augmented(x, draws, flips=False)
+    assert plain.shape == x.shape and plain.min() >= 0 and plain.max() <= 1
+    assert (plain[..., -1] > plain[..., 0]).all()
+    spread = plain[:, 0, 0, -1] - plain[:, 0, 0, 0]
+    assert 0.7 < spread.min() and spread.max() <= 1.0  # a side of the square of 0.6 to 1 of the area
+    mirrored = training.augmented(x, draws, flips=True)
+    assert 0.2 < (mirrored[:, 0, 0, -1] < mirrored[:, 0, 0, 0]).float().mean() < 0.8
 
 
 def test_position_embeddings_are_carried_to_a_higher_resolution():
