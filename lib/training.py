@@ -133,13 +133,19 @@ def start_from(model, name):
     model.load_state_dict(state)
 
 
-def train(name, seed=0, device="cpu", batch_size=None, folder=FOLDER, pairs=None, epochs=None, log=print):
-    """Train the contrastive miniature `name` by its recipe and write its weights and its training record.
+def train(name, **options):
+    """Train the miniature `name` by its recipe and write its weights and its training record; returns the record.
 
-    `pairs` limits the number of pairs (tests), `epochs` and `batch_size` override the recipe. Weights go to
-    `folder`/zoo/NAME.safetensors as float16, the record to `folder`/training/NAME.json; returns the record.
-    Contrastive loss, AdamW, one-cycle learning rate (open_clip's loss and towers).
+    options: seed, device, batch_size, epochs (both override the recipe), pairs (fewer than the recipe's, for
+    tests), folder, log. Weights go to `folder`/zoo/NAME.safetensors as float16, the record to
+    `folder`/training/NAME.json. Raises UserError for a name without a recipe.
     """
+    with_labels = recipe(name)["objective"] in models.LEARNED_HEAD
+    return (train_labels if with_labels else train_pairs)(name, **options)
+
+
+def train_pairs(name, seed=0, device="cpu", batch_size=None, folder=FOLDER, pairs=None, epochs=None, log=print):
+    """`train` on pairs of picture and caption: contrastive loss, AdamW, one-cycle learning rate (open_clip's loss)."""
     how = recipe(name)
     how["epochs"], batch_size = epochs or how["epochs"], batch_size or how["batch_size"]
     if pairs:
@@ -200,18 +206,17 @@ def train(name, seed=0, device="cpu", batch_size=None, folder=FOLDER, pairs=None
     return save(model, record, Path(folder))
 
 
-def train_labels(name, seed=0, device="cpu", batch_size=None, folder=FOLDER, pictures=None, epochs=None, log=print):
-    """Train the classifier `name` (fine-tuned or supervised) by its recipe and write its weights and its record.
+def train_labels(name, seed=0, device="cpu", batch_size=None, folder=FOLDER, pairs=None, epochs=None, log=print):
+    """`train` on pictures and labels: fine-tuned from a zero-shot model, or supervised from scratch.
 
-    `pictures` limits the number of pictures (tests), `epochs` and `batch_size` override the recipe. Returns the record.
     Fine-tuned: from the tower and the zero-shot head of the recipe's `start`, random crops, cosine learning rate,
     weight decay 0.1. Supervised: from scratch, random crops and flips, label smoothing 0.1, weight decay 0.01;
     the learning rate falls tenfold after a third and two thirds (ResNets) or by a cosine (ViTs). Both with AdamW
-    and a warm-up of a tenth. Source: Crabbe et al. 2024, appendix on training; see book/method_outliers.
+    and a warm-up of a tenth. Source: Crabbe et al. 2024, the training of the comparison models, scaled down.
     """
     how = recipe(name)
     how["epochs"], batch_size = epochs or how["epochs"], batch_size or how["batch_size"]
-    count = min(pictures or how["pool"], how["pool"])
+    count = min(pairs or how["pool"], how["pool"])
     torch.manual_seed(seed)
     row, tuned = models.catalogue().loc[name], how["objective"] == "finetuned"
     model = classifiers.build(row["backbone"], len(SPECIES), tuned, seed).to(models.find_device(device))
@@ -408,6 +413,7 @@ def summary(found):
     lines = [
         {
             "model": name,
+            "objective": r["recipe"].get("objective", "contrastive"),
             "image": f"{r['image_size']} px",
             "parameters (M)": r["parameters"] / 1e6,
             "pairs": r["pairs"],

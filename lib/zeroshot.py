@@ -56,14 +56,14 @@ def top_k_accuracy(logits, labels, k=1):
 
 
 def across_splits(clip, data, splits, limit=0, seed=0):
-    """Zero-shot top-1 on `data` and on other splits of the same dataset, image by image, in per cent.
+    """Top-1 on `data` and on other splits of the same dataset, image by image, in per cent (see `head`).
 
     splits: names; limit: images of each, 0 for all. Metrics: top1, and one named after each split.
     """
-    weights = classifier(clip, data.classes, data.templates)
+    weight, bias = head(clip, data)
     sets = {"top1": data} | {s: datasets.load(data.name, split=s, limit=limit, seed=seed) for s in splits}
     found = {
-        name: 100.0 * top_k_hits(clip.embed_images(images) @ weights.T, images.labels).float().cpu().numpy()
+        name: 100.0 * top_k_hits(clip.embed_images(images) @ weight.T + bias, images.labels).float().cpu().numpy()
         for name, images in sets.items()
     }
     return {"metrics": found, "arrays": {}, "notes": {}}
