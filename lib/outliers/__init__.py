@@ -1,0 +1,1 @@
+"""The second paper: outlier features, privileged directions, encoded concepts and effective robustness of CLIPs."""

@@ -1,0 +1,162 @@
+"""Encoded concepts against scikit-learn and cases computed by hand."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from lib.errors import UserError
+from lib.outliers import concepts, probes, rows
+
+rng = np.random.default_rng(2)
+N = 120
+LABELS = rng.random((N, 4)) < [0.5, 0.3, 0.2, 0.02]
+NAMES = ["half", "third", "fifth", "rare"]
+SCORES = rng.normal(size=(N, 5)) + LABELS[:, :1] * [0, 0, 3, 0, -3]
+
+
+def theirs(scores, labels, **options):
+    return [average_precision_score(labels, sign * s, **options) for sign in (1, -1) for s in scores.T]
+
+
+@pytest.mark.parametrize("digits", [8, 0], ids=["distinct", "many ties"])
+def test_average_precision_agrees_with_scikit_learn(digits):
+    scores = np.round(SCORES, digits)
+    order = np.argsort(~LABELS[:, 0], kind="stable")  # positives first
+    ours = concepts.average_precision(concepts.ranks(scores[order]), int(LABELS[:, 0].sum()))
+    np.testing.assert_allclose(ours.ravel(), theirs(scores, LABELS[:, 0]), atol=1e-12)
+
+
+def test_average_precision_by_hand():
+    ranked = concepts.ranks(np.array([[0.9], [0.1], [0.5], [0.4]]))  # positives at ranks 1 and 4
+    assert concepts.average_precision(ranked, 2)[:, 0].tolist() == [(1 + 2 / 4) / 2, (1 + 2 / 4) / 2]
+    tied = concepts.ranks(np.ones((4, 1)))
+    assert concepts.average_precision(tied, 1)[:, 0].tolist() == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("digits", [8, 0], ids=["distinct", "many ties"])
+def test_weighted_average_precision_agrees_with_scikit_learn(digits):
+    scores, weights = np.round(SCORES[:, 2], digits), rng.poisson(1.0, (3, N))
+    order = np.argsort(~LABELS[:, 1], kind="stable")
+    ranked = concepts.ranks(scores[order][:, None])[0]
+    ours = concepts.weighted(ranked, int(LABELS[:, 1].sum()), weights[:, order])
+    expected = [average_precision_score(LABELS[:, 1], scores, sample_weight=w) for w in weights]
+    np.testing.assert_allclose(ours, expected, atol=1e-12)
+
+
+def test_ranks_are_dense_and_start_at_the_highest():
+    assert concepts.ranks(np.array([[1.0, 5.0], [3.0, 5.0], [3.0, 7.0]])).tolist() == [[1, 0, 0], [1, 1, 0]]
+
+
+def test_rare_concepts_are_left_out_by_name():
+    choice = concepts.choose(LABELS, NAMES, minimum=20)
+    assert choice.names == NAMES[:3] and choice.columns.tolist() == [0, 1, 2]
+    assert choice.dropped == {"rare": (int(LABELS[:, 3].sum()), int((~LABELS[:, 3]).sum()))}
+    assert concepts.choose(~LABELS, NAMES).dropped.keys() == {"rare"}  # too few without it
+
+
+def test_samples_are_balanced_seeded_and_bounded():
+    drawn, k = concepts.samples(LABELS, 1, draws=2, most=10, seed=3)
+    assert k == 10 and len(drawn) == 2
+    for images in drawn:
+        assert LABELS[images[:10], 1].all() and not LABELS[images[10:], 1].any() and len(set(images)) == 20
+    again, _ = concepts.samples(LABELS, 1, draws=2, most=10, seed=3)
+    assert (again[0] == drawn[0]).all() and not (drawn[0] == drawn[1]).all()
+    everything, k = concepts.samples(LABELS, 1, balanced=False)
+    assert len(everything) == 1 and sorted(everything[0]) == list(range(N)) and k == LABELS[:, 1].sum()
+
+
+def found_by(scores=SCORES, **options):
+    ranked, choice = concepts.ranks(scores), concepts.choose(LABELS, NAMES)
+    return ranked, choice, concepts.precisions(ranked, LABELS, choice, **options)
+
+
+def test_precisions_average_over_the_draws():
+    ranked, choice, precision = found_by(draws=3, seed=1)
+    assert precision.shape == (2, 5, 3)
+    drawn, k = concepts.samples(LABELS, 0, 3, seed=1)
+    expected = np.mean([theirs(SCORES[images], np.arange(2 * k) < k) for images in drawn], axis=0)
+    np.testing.assert_allclose(precision[:, :, 0].ravel(), expected, atol=1e-12)
+
+
+def test_the_best_direction_and_its_sign():
+    score, sign, direction = concepts.best(found_by()[2])
+    assert direction[0] in (2, 4) and score[0] > 0.9
+    assert sign[0] == {2: 0, 4: 1}[direction[0]]
+    assert concepts.unique(score) == 1 and concepts.unique(score, 0.5) == 3
+
+
+def test_concepts_of_a_direction():
+    precision = np.array([[[0.95, 0.2], [0.1, 0.3]], [[0.1, 0.92], [0.2, 0.1]]])  # [signs, directions, concepts]
+    assert concepts.by_direction(precision).tolist() == [2, 0]
+
+
+def test_overlap_agrees_with_sets():
+    first, second, third = (rng.random(50) < 0.5 for _ in range(3))
+    a, b, c = (set(np.flatnonzero(x)) for x in (first, second, third))
+    regions = concepts.overlap(first, second, third)
+    assert regions[True, True, True] == len(a & b & c) and regions[True, False, False] == len(a - b - c)
+    assert regions[False, True, True] == len((b & c) - a) and sum(regions.values()) == len(a | b | c)
+
+
+def test_a_direction_found_by_luck_does_not_carry_over():
+    labels = rng.random((60, 3)) < 0.5
+    noise = rng.normal(size=(60, 400))
+    choice = concepts.choose(labels, ["a", "b", "c"], minimum=5)
+    ranked = concepts.ranks(noise)
+    lucky = concepts.best(concepts.precisions(ranked, labels, choice))[0]
+    again, drawn = concepts.best_on_new_images(ranked, labels, choice)
+    assert drawn.shape == (300, 3) and abs(np.median(drawn) - np.median(again)) < 0.1
+    assert lucky.min() > 0.7 and again.mean() < 0.65
+
+
+@pytest.mark.parametrize("k, lowest, highest", [(5, 0.97, 1), (10, 0.3, 0.7), (20, 0, 0.02)])
+def test_chance_of_some_random_direction_at_the_threshold(k, lowest, highest):
+    """Independent projections on 512 directions: 1.00, 0.49 and about 0 in the specification."""
+    hits = 0
+    for _ in range(40):
+        ranked = concepts.ranks(rng.normal(size=(2 * k, 512)))
+        hits += concepts.average_precision(ranked, k)[0].max() >= 0.9
+    assert lowest <= hits / 40 <= highest
+
+
+def test_resampled_precisions_spread_around_the_value():
+    ranked, choice, precision = found_by(seed=2)
+    score, *chosen = concepts.best(precision)
+    drawn = concepts.resampled(ranked, LABELS, choice, chosen, resamples=200, seed=2)
+    assert drawn.shape == (200, 3)
+    np.testing.assert_allclose(np.median(drawn, axis=0), score, atol=0.05)
+    assert (drawn.std(axis=0) > 0.001).all()
+
+
+def test_projections_come_in_batches():
+    h, right = torch.from_numpy(rng.normal(size=(30, 6))), torch.eye(6, dtype=torch.float64)[:, :2]
+    np.testing.assert_allclose(concepts.project(h, right, size=7), h[:, :2].numpy())
+
+
+def test_an_embedding_that_holds_the_labels_encodes_them_all():
+    labels = rng.random((200, 3)) < 0.4
+    h = torch.from_numpy(labels.astype(float) + rng.normal(size=(200, 3)) / 100)
+    h = torch.cat([h, torch.from_numpy(rng.normal(size=(200, 3)))], dim=1)
+    probe = probes.Probe(None, labels, ["a", "b", "c"], ["part", "part", "species"])
+    result = rows.encoded(h, torch.eye(6, dtype=torch.float64), probe)
+    m = result["metrics"]
+    assert m["unique"][:3] == (2, 2, 2) and m["species"][0] == 1 and m["tested"] == 2
+    assert m["new_images"][0] == 2 and m["all_images"][0] == 2 and np.mean(m["polysemanticity"]) == pytest.approx(2 / 6)
+    assert result["notes"]["first"][0][:2] == ("a", 1.0) and result["notes"]["kinds"][2] == "species"
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: concepts.choose(LABELS, NAMES, minimum=100), "None of 4 concepts has 100 images with it"),
+        (lambda: concepts.choose(LABELS, NAMES[:2]), "2 concept names for labels of 4"),
+        (lambda: concepts.choose(LABELS[:, 0], NAMES), r"shape \[120\]"),
+        (lambda: concepts.checked_labels(LABELS * 2), "other values than 0 and 1"),
+        (lambda: concepts.checked_labels(LABELS, 50), r"expected \[50 images"),
+        (lambda: probes.load("bestiary", 10, "sky"), "stream is 'sky'"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence(call, message):
+    with pytest.raises(UserError, match=message):
+        call()
