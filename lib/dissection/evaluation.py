@@ -1,0 +1,153 @@
+"""How right labels of neurons are: against known truths, in a text space, on held-out images, on resampled probes."""
+
+import numpy as np
+import torch
+from scipy import stats
+
+from lib.errors import UserError
+
+NETDISSECT_QUANTILE = 0.005  # the share of places where a neuron counts as active (Bau et al. 2017, section 3.1)
+NETDISSECT_IOU = 0.04  # from which on it counts as a detector of a concept
+
+
+# --- labels against the right concept
+
+
+def hits(scores, truth, k=1):
+    """Whether the right concept is among the k best: bool [neurons].
+
+    scores float [neurons, concepts]; truth int [neurons]. Concepts with equal scores come in their order. A neuron with
+    nan scores (a dead one) has no hit.
+    """
+    return ranks(scores, truth) <= k
+
+
+def ranks(scores, truth):
+    """Place of the right concept, 1 for the best: int64 [neurons]; the number of concepts for a dead neuron."""
+    scores, truth = torch.as_tensor(scores), torch.as_tensor(truth)
+    if scores.dim() != 2 or truth.shape != scores.shape[:1]:
+        given = f"{list(scores.shape)} and truth {list(truth.shape)}"
+        raise UserError(f"Scores are {given}; expected [neurons, concepts] and [neurons].")
+    own = scores.gather(1, truth[:, None])
+    before = torch.arange(scores.shape[1], device=scores.device) < truth[:, None]
+    better = (scores > own) | ((scores == own) & before)
+    return torch.where(own[:, 0].isnan(), scores.shape[1], 1 + better.sum(1))
+
+
+def auc(score, right):
+    """Area under the ROC curve: how well a score tells right from wrong; nan where all are the same.
+
+    score float [n]; right bool [n]. By Mann and Whitney's U with mid-ranks; nan scores count as the lowest.
+    """
+    score = np.nan_to_num(np.asarray(score, np.float64), nan=-np.inf)
+    right = np.asarray(right, bool)
+    n, m = right.sum(), (~right).sum()
+    if not n or not m:
+        return float("nan")
+    return float((stats.rankdata(score)[right].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def text_cosine(labels, truth):
+    """Cosine of each label's embedding with the right name's: float [neurons]. Both [neurons, c], of any norm."""
+    return torch.nn.functional.cosine_similarity(torch.as_tensor(labels), torch.as_tensor(truth), dim=1)
+
+
+def cosine_floor(concepts, names):
+    """What `text_cosine` gives for labels drawn at random: the mean over all pairs. concepts [m, c], names [k, c]."""
+    unit = torch.nn.functional.normalize
+    return float((unit(concepts, dim=1) @ unit(names, dim=1).T).mean())
+
+
+def interpretable(score, cutoff=0.16):
+    """Share of neurons whose best score lies above a cut-off, in per cent.
+
+    The paper's 0.16 belongs to SoftWPMI with ViT-B/16 and 20,000 words; the scale of the score shifts with the number
+    of neurons and concepts, so that it holds nowhere else.
+    """
+    score = np.asarray(score, np.float64)
+    return 100.0 * float((score > cutoff).mean())
+
+
+def agreement(labels, others):
+    """Share of neurons with the same label twice, in per cent."""
+    labels, others = np.asarray(labels), np.asarray(others)
+    if labels.shape != others.shape or not len(labels):
+        raise UserError(f"There are {len(labels)} and {len(others)} labels; give two lists of the same neurons.")
+    return 100.0 * float((labels == others).mean())
+
+
+# --- a neuron on held-out images of its label
+
+
+def held_out(q, present):
+    """How well a neuron finds the images that show its label: dict of float [neurons].
+
+    q float [images, neurons]; present bool [images, neurons], whether image i shows the label of neuron k. Gives
+    "correlation" (Pearson's), "auprc" (average precision) and "auc" (Mann-Whitney); nan where no image or all images
+    show it, or the neuron is dead. Correlation and AUPRC are among the few measures that tell labels with added or
+    missing images from right ones (Oikarinen et al., ICML 2025); the AUC is INVERT's (Bykov et al., NeurIPS 2023).
+    """
+    q, present = np.asarray(q, np.float64), np.asarray(present, bool)
+    if q.shape != present.shape:
+        raise UserError(f"Activations are {q.shape} and presence {present.shape}; both must be [images, neurons].")
+    found = {"correlation": [], "auprc": [], "auc": []}
+    for a, y in zip(q.T, present.T, strict=True):
+        useful = y.any() and not y.all() and a.min() != a.max()
+        found["correlation"].append(np.corrcoef(a, y)[0, 1] if useful else np.nan)
+        found["auprc"].append(average_precision(a, y) if useful else np.nan)
+        found["auc"].append(auc(a, y) if useful else np.nan)
+    return {name: np.asarray(values) for name, values in found.items()}
+
+
+def average_precision(score, right):
+    """Mean precision at the right ones, with equal scores taken together: float. score [n], right bool [n]."""
+    order = np.argsort(-np.asarray(score), kind="stable")
+    score, right = np.asarray(score)[order], np.asarray(right, bool)[order]
+    last = np.append(np.diff(score) != 0, True)  # the end of each run of equal scores
+    hits_so_far, seen = np.cumsum(right)[last], np.flatnonzero(last) + 1
+    return float((np.diff(hits_so_far, prepend=0) * hits_so_far / seen).sum() / right.sum())
+
+
+# --- Network Dissection's truth
+
+
+def iou(maps, masks, quantile=NETDISSECT_QUANTILE):
+    """Intersection over union of a neuron's active places with each concept's: float64 [neurons, concepts].
+
+    maps float [images, neurons, h, w]; masks bool [images, concepts, H, W]. A neuron is active where its map, enlarged
+    bilinearly, is above its (1 - quantile) quantile over the small maps of all images; a dead neuron is active nowhere.
+    Bau et al. 2017, section 3.1.
+    """
+    if len(maps) != len(masks):
+        raise UserError(
+            f"There are maps of {len(maps)} images and masks of {len(masks)}; give both for the same images."
+        )
+    by_neuron = maps.transpose(0, 1).flatten(1)
+    rank = min(by_neuron.shape[1] - 1, int(by_neuron.shape[1] * (1 - quantile)))
+    threshold = by_neuron.kthvalue(rank + 1, dim=1).values if quantile > 0 else by_neuron.amax(1)
+    both = active = concept = 0.0
+    for parts in zip(maps.split(64), masks.split(64), strict=True):
+        a = torch.nn.functional.interpolate(parts[0], masks.shape[2:], mode="bilinear", align_corners=False)
+        a = (a >= threshold[:, None, None]).transpose(0, 1).flatten(1).float()
+        a[by_neuron.amax(1) == by_neuron.amin(1)] = 0
+        c = parts[1].transpose(0, 1).flatten(1).float()
+        both, active, concept = both + (a @ c.T).double(), active + a.sum(1).double(), concept + c.sum(1).double()
+    return both / (active[:, None] + concept - both).clamp(min=1)
+
+
+# --- stability
+
+
+def resampled(n, resamples, seed=0):
+    """Indices of n images drawn with replacement, `resamples` times: an iterator of int64 [n]."""
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield torch.from_numpy(rng.integers(n, size=n))
+
+
+def stability(labels, again):
+    """Share of resamples in which a neuron keeps its label: float64 [neurons].
+
+    labels int [neurons], from all images; again int [resamples, neurons].
+    """
+    return (torch.as_tensor(again) == torch.as_tensor(labels)).double().mean(0)
