@@ -1,4 +1,4 @@
-# One job per page of the book, and one per model for Table 3, whose records the pages then find.
+# One job per page of the book, and one per model for Table 3, whose records several pages then find.
 # Run by `make book`. On a cluster: `snakemake --executor slurm --jobs 13` (see book/your_own.md).
 #
 # A job's output is a stamp, not the page or record itself: Snakemake deletes outputs before a job and after a failure,
@@ -10,8 +10,35 @@ from pathlib import Path
 
 RESULTS = os.environ.get("COMPANION_RESULTS", "data/results")
 PAGES = "book/executed"
-EXHIBITS = ["bestiary", "zoo", "table3", "figure3"]
-MODELS = [row["name"] for row in csv.DictReader(open("data/models.csv"))]
+# page -> the room of lib that it stands on
+EXHIBITS = {
+    "bestiary": "bestiary",
+    "zoo": "bestiary",
+    "table1": "mutual",
+    "table2": "mutual",
+    "table3": "mutual",
+    "table5": "mutual",
+    "figure3": "mutual",
+    "foreground": "mutual",
+    "matching": "mutual",
+    "ground_truth": "mutual",
+    "explain": "mutual",
+    "sensitivity": "mutual",
+    "kurtosis": "outliers",
+    "privileged_directions": "outliers",
+    "concepts": "outliers",
+    "effective_robustness": "outliers",
+    "dissection": "dissection",
+    "dissection_places": "dissection",
+    "dissection_timing": "dissection",
+    "missing_concepts": "dissection",
+    "neurons": "dissection",
+    "describe_class": "dissection",
+}
+# pages that read the records or explanations of others
+AFTER = {"effective_robustness": ["zoo", "kurtosis", "privileged_directions", "concepts"]}
+FROM_TABLE3 = ["table2", "table3", "figure3", "ground_truth", "explain", "matching", "sensitivity"]
+MODELS = [row["name"] for row in csv.DictReader(open("data/models.csv")) if "mutual" in row["sets"].split()]
 
 
 def files(*patterns):
@@ -19,10 +46,8 @@ def files(*patterns):
 
 
 COMMON = files("lib/*.py", "lib/bestiary/*.py", "data/*.csv", "data/*.toml", "data/bestiary/configs/*")
-MUTUAL = files("lib/mutual/*.py")
 REPORT = files("lib/report/*.py", "data/published/*")
-ZOO = files("data/bestiary/zoo/*", "data/bestiary/training/*")
-NEEDS = {"bestiary": [], "zoo": ZOO, "table3": MUTUAL + ZOO, "figure3": MUTUAL + ZOO}
+ZOO = files("data/bestiary/zoo/*", "data/bestiary/training/*", "data/bestiary/bottlenecks/*")
 ROWS = expand(f"{RESULTS}/bestiary/table3/.done/{{model}}", model=MODELS)
 BIN = Path(sys.executable).parent
 RUN = f"OMP_NUM_THREADS={{threads}} {BIN}/python -m lib.notebook"
@@ -31,7 +56,7 @@ RUN = f"OMP_NUM_THREADS={{threads}} {BIN}/python -m lib.notebook"
 rule book:
     input:
         expand(f"{PAGES}/.done/{{exhibit}}", exhibit=EXHIBITS),
-        files("book/*.md", "book/references.bib", "book/_static/*", "book/mathjax/*", "_config.yml", "_toc.yml"),
+        files("lib/report/*.py", "book/*.md", "book/references.bib", "book/_static/*", "book/mathjax/*", "_*.yml"),
     output:
         touch("_build/.done"),
     shell:
@@ -41,8 +66,7 @@ rule book:
 rule row:
     input:
         COMMON,
-        MUTUAL,
-        files("lib/report/record.py"),
+        files("lib/mutual/*.py", "lib/report/record.py"),
         "notebooks/table3.ipynb",
         lambda job: files(f"data/bestiary/zoo/{job.model}.*"),
     output:
@@ -56,8 +80,10 @@ rule page:
         COMMON,
         REPORT,
         "notebooks/{exhibit}.ipynb",
-        lambda job: NEEDS[job.exhibit],
-        lambda job: ROWS if job.exhibit in ("table3", "figure3") else [],
+        lambda job: files(f"lib/{EXHIBITS[job.exhibit]}/*.py"),
+        lambda job: [] if job.exhibit == "bestiary" else ZOO,
+        lambda job: ROWS if job.exhibit in FROM_TABLE3 else [],
+        lambda job: [f"{PAGES}/.done/{other}" for other in AFTER.get(job.exhibit, [])],
     output:
         touch(f"{PAGES}/.done/{{exhibit}}"),
     shell:

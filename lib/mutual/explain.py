@@ -10,12 +10,29 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lib import zeroshot
+from lib import cache, zeroshot
 from lib.errors import UserError
 from lib.mutual import foreground, information, matching, prompts
 from lib.mutual import parts as part_finding
 
+PARTS_VERSION = 1  # raise it when the parts found or their embeddings come out different: it is part of the cache key
 PART_METHODS = ("pca", "kmeans")
+CHUNK = 512  # images whose parts are kept in one file: an interrupted run goes on from the last whole one
+
+
+@dataclass
+class Parts:
+    """The parts that `find` finds in n images.
+
+    embedded: float32 [n, parts, c], zero where an image does not show the part. present: bool [n, parts].
+    foreground: share of patches, float32 [n], 1 where none was found and the whole image stands in. label_maps:
+    int8 [n, h, w], -1 outside the parts, on the patch grid (at pixel level with a CRF); None if not asked for.
+    """
+
+    embedded: torch.Tensor
+    present: torch.Tensor
+    foreground: torch.Tensor
+    label_maps: torch.Tensor | None
 
 
 @dataclass
@@ -23,14 +40,16 @@ class Explanations:
     """What `explain` finds for n images.
 
     vision_ids: part method -> int64 [n, parts x per_part], numbers into `bank`, most relevant to the image first,
-    -1 pads. language_scores: float32 [classes, bank], similarity of class and descriptor texts. predicted, labels:
-    int64 [n]. top5: bool [n]. foreground: share of patches, float32 [n], 1 where none was found
-    and the whole image stands in. parts_shown: part method -> int64 [n]. few_candidates: part method -> bool [n],
-    fewer candidate descriptors than parts, so that some parts share theirs or go without.
+    -1 pads. part_ids: part method -> int64 [n, parts, per_part], the same by part, best first. language_scores:
+    float32 [classes, bank], similarity of class and descriptor texts. predicted, labels: int64 [n]. top5: bool [n].
+    foreground: share of patches, float32 [n], 1 where none was found and the whole image stands in. parts_shown:
+    part method -> int64 [n]. few_candidates: part method -> bool [n], fewer candidate descriptors than parts, so
+    that some parts share theirs or go without.
     """
 
     bank: list
     vision_ids: dict
+    part_ids: dict
     language_scores: torch.Tensor
     predicted: np.ndarray
     labels: np.ndarray
@@ -70,6 +89,109 @@ def embed_parts(clip, pixels, label_maps, count, batch_size=256):
     return matching.by_image(embedded, image_index, part_index, len(pixels), count)
 
 
+def find(
+    clip,
+    data,
+    method="kmeans",
+    parts=5,
+    setting=None,
+    scope="class",
+    components="released",
+    group="label",
+    crf=False,
+    seed=0,
+    batch_size=256,
+    keep_maps=True,
+):
+    """The parts of every image of `data` and their embeddings: `Parts`, kept in the cache. Options as in `explain`."""
+    if group not in ("label", "predicted"):
+        raise UserError(f"Images were to be grouped by '{group}'; choose 'label' or 'predicted'.")
+    setting = setting or foreground.setting_of(clip)
+    labels = data.labels if group == "label" else predictions(clip, data, batch_size)
+    about = {"setting": setting, "method": method, "parts": parts, "scope": scope, "components": components}
+    about |= {"crf": crf, "seed": seed if method == "kmeans" else None}
+    found = {}
+    for members in _chunks(foreground.groups(labels)):
+        every = np.concatenate(members)
+        key = {"kind": "parts", "version": PARTS_VERSION, "model": clip.identity, **about, "n": len(every)}
+        key |= {"images": data.subset(every).fingerprint, "groups": cache.digest({"sizes": [*map(len, members)]})}
+
+        def compute(members=members):
+            options = (method, parts, setting, scope, components, crf, seed, batch_size)
+            rows = [_find_group(clip, data, group, *options) for group in members]
+            return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+        for name, values in cache.tensors(key, compute).items():
+            if name != "label_maps" or keep_maps:
+                found.setdefault(name, values.new_zeros(len(data), *values.shape[1:]))[every] = values
+    return Parts(found["embedded"], found["present"], found["foreground"], found.get("label_maps"))
+
+
+def _find_group(clip, data, members, method, parts, setting, scope, components, crf, seed, batch_size):
+    """What `Parts` holds of the images of one group, a dict of tensors."""
+    pixels = clip.pixels(data.image(i) for i in members)
+    features, mask = foreground.masks(clip, pixels, setting, scope, components)
+    label_maps = find_parts(features, mask, method, parts, seed)
+    if crf:
+        label_maps = cut_out(label_maps, part_finding.dense_crf(pixels, mask))
+    embedded, present = embed_parts(clip, pixels, label_maps, parts, batch_size)
+    share = mask.float().mean((1, 2))
+    return {"embedded": embedded, "present": present, "foreground": share, "label_maps": label_maps.to(torch.int8)}
+
+
+def _chunks(groups):
+    """Groups put together until they hold `CHUNK` images: a list of lists."""
+    found, size = [], CHUNK
+    for members in groups:
+        if size >= CHUNK:
+            found.append([])
+            size = 0
+        found[-1].append(members)
+        size += len(members)
+    return found
+
+
+def predictions(clip, data, batch_size=256):
+    """The zero-shot class of each image: int64 [n]."""
+    by_class = zeroshot.classifier(clip, data.classes, data.templates)
+    return (clip.embed_images(data, batch_size=batch_size) @ by_class.T).argmax(1).cpu().numpy()
+
+
+def name_parts(
+    clip,
+    data,
+    found,
+    method="transport",
+    per_part=3,
+    top=500,
+    candidate_rule="intersection",
+    relevance_rule="released",
+    offset=0.02,
+    batch_size=64,
+):
+    """The descriptors of each of the `Parts` found in `data`: see `matching.match` for the options.
+
+    Returns part ids int64 [n, parts, per_part] and vision ids int64 [n, parts x per_part], both as in
+    `Explanations`, and bool [n]: fewer candidates than parts. Raises UserError when the data have no descriptors.
+    """
+    data.require_descriptors(every_class=False)
+    bank = data.bank
+    concepts = clip.embed_texts([data.descriptor_prompt.format(text) for text in bank])
+    fits = clip.embed_images(data) @ clip.embed_texts(bank).T
+    rules, per_part = (candidate_rule, relevance_rule, offset), min(per_part, len(bank))
+    part_ids, vision_ids, few = [], [], []
+    for start in range(0, len(data), batch_size):
+        chunk = slice(start, start + batch_size)
+        similarity, present = found.embedded[chunk].to(clip.device) @ concepts.T, found.present[chunk].to(clip.device)
+        ids = matching.match(similarity, fits[chunk], present, method, per_part, top, *rules)
+        candidates = matching.candidates(similarity, present, top, candidate_rule)
+        candidates = matching.relevant(fits[chunk], candidates, relevance_rule, offset)
+        part_ids.append(ids.cpu())
+        vision_ids.append(matching.vision_concepts(ids, fits[chunk]).cpu())
+        few.append((candidates.sum(1) < present.sum(1)).cpu())
+    return torch.cat(part_ids), torch.cat(vision_ids), torch.cat(few).numpy()
+
+
 def explain(
     clip,
     data,
@@ -98,47 +220,25 @@ def explain(
     UserError when the data have no descriptors.
     """
     data.require_descriptors(every_class=False)
-    if group not in ("label", "predicted"):
-        raise UserError(f"Images were to be grouped by '{group}'; choose 'label' or 'predicted'.")
-    setting, bank = setting or foreground.setting_of(clip), data.bank
-    per_part = min(per_part, len(bank))
     by_class = zeroshot.classifier(clip, data.classes, data.templates)
-    concepts = clip.embed_texts([data.descriptor_prompt.format(text) for text in bank])
-    plain = clip.embed_texts(bank)
-    whole = clip.embed_images(data, batch_size=batch_size)
-    scores = whole @ by_class.T
-    predicted = scores.argmax(1).cpu().numpy()
-    ids = {m: torch.full((len(data), parts * per_part), -1) for m in part_methods}
-    shown = {m: np.zeros(len(data), np.int64) for m in part_methods}
-    few = {m: np.zeros(len(data), bool) for m in part_methods}
-    share = np.zeros(len(data), np.float32)
-    for members in foreground.groups(data.labels if group == "label" else predicted):
-        pixels = clip.pixels(data.image(i) for i in members)
-        features, mask = foreground.masks(clip, pixels, setting, scope, components)
-        outline = part_finding.dense_crf(pixels, mask) if crf else None
-        share[members] = mask.float().mean((1, 2)).cpu().numpy()
-        relevance = whole[members] @ plain.T
-        for name in part_methods:
-            label_maps = find_parts(features, mask, name, parts, seed)
-            if crf:
-                label_maps = cut_out(label_maps, outline)
-            embedded, present = embed_parts(clip, pixels, label_maps, parts, batch_size)
-            similarity = embedded @ concepts.T
-            rules = {"top": top, "candidate_rule": candidate_rule, "relevance_rule": relevance_rule, "offset": offset}
-            found = matching.match(similarity, relevance, present, matching_method, per_part, **rules)
-            candidates = matching.candidates(similarity, present, top, candidate_rule)
-            candidates = matching.relevant(relevance, candidates, relevance_rule, offset)
-            few[name][members] = (candidates.sum(1) < present.sum(1)).cpu().numpy()
-            ids[name][members] = matching.vision_concepts(found, relevance).cpu()
-            shown[name][members] = present.sum(1).cpu().numpy()
+    concepts = clip.embed_texts([data.descriptor_prompt.format(text) for text in data.bank])
+    scores = clip.embed_images(data, batch_size=batch_size) @ by_class.T
+    rules = {"top": top, "candidate_rule": candidate_rule, "relevance_rule": relevance_rule, "offset": offset}
+    where = {"setting": setting, "scope": scope, "components": components, "group": group, "crf": crf}
+    ids, by_part, shown, few = {}, {}, {}, {}
+    for name in part_methods:
+        found = find(clip, data, name, parts, **where, seed=seed, batch_size=batch_size, keep_maps=False)
+        by_part[name], ids[name], few[name] = name_parts(clip, data, found, matching_method, per_part, **rules)
+        shown[name] = found.present.sum(1).numpy()
     return Explanations(
-        bank=bank,
+        bank=data.bank,
         vision_ids=ids,
+        part_ids=by_part,
         language_scores=(by_class @ concepts.T).cpu(),
-        predicted=predicted,
+        predicted=scores.argmax(1).cpu().numpy(),
         labels=np.asarray(data.labels),
         top5=zeroshot.top_k_hits(scores, data.labels, min(5, len(data.classes))).cpu().numpy(),
-        foreground=share,
+        foreground=found.foreground.numpy(),
         parts_shown=shown,
         few_candidates=few,
     )

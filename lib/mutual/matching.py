@@ -9,6 +9,7 @@ import torch
 from lib.errors import UserError
 
 SCORE_SCALE = 2.5  # CLIPScore's constant, which the released code applies before the transport
+METHODS = ("transport", "centred", "nearest", "top")
 
 
 def by_image(rows, image_index, part_index, images, parts):
@@ -108,14 +109,14 @@ def match(
     similarity [B, L, D] (part and descriptor), relevance [B, D] (whole image and descriptor), present bool
     [B, L] -> int64 [B, L, per_part], best first, -1 where there is none. Methods: "transport" (published),
     "centred" (ranks candidates by the similarity minus its mean over the parts, which is what the transport
-    amounts to at temperature 1), "top" (the most similar of the whole bank; no candidates, no filter). With
-    one part the transport gives all candidates the same mass: they are ranked by similarity. An image whose
-    parts share no candidate has no concept. Raises UserError for NaN, unknown options, shapes that do not
-    fit.
+    amounts to at temperature 1), "nearest" (the most similar of the candidates), "top" (the most similar of the
+    whole bank; no candidates, no filter). With one part the transport gives all candidates the same mass: they are
+    ranked by similarity. An image whose parts share no candidate has no concept. Raises UserError for NaN, unknown
+    options, shapes that do not fit.
     """
     _require(similarity, relevance, present, per_part)
-    if method not in ("transport", "centred", "top"):
-        raise UserError(f"Matching method '{method}' is unknown; choose 'transport', 'centred' or 'top'.")
+    if method not in METHODS:
+        raise UserError(f"Matching method '{method}' is unknown; choose one of {', '.join(METHODS)}.")
     if method == "top":
         return _best(similarity, present[..., None].expand_as(similarity), per_part)
     candidate = relevant(relevance, candidates(similarity, present, top, candidate_rule), relevance_rule, offset)
@@ -125,6 +126,8 @@ def match(
     score = similarity.gather(2, ids[:, None].expand(-1, similarity.shape[1], -1)).double()
     if method == "transport":
         ranked = sinkhorn(score, present, filled, temperature, rounds)
+    elif method == "nearest":
+        ranked = score
     else:
         shown = present.sum(dim=1)[:, None, None].clamp(min=1)
         ranked = score - (score * present[..., None]).sum(dim=1, keepdim=True) / shown

@@ -1,9 +1,10 @@
 """What the pages on Table 3 and Figure 3 show, made from rows, records and their arrays."""
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lib.report import statistics
+from lib.report import published, statistics
 from lib.report.tables import number, plain
 
 QUANTITIES = {"auc": "AUC", "mi": "MI", "matches": "matches K"}
@@ -150,3 +151,64 @@ def above_chance(rows, prefix):
     early = int((rows["last_hit_kmeans"] < rows["last_hit_wrong_class_kmeans"]).sum())
     counted = {f"{prefix}_{q}_above": n for q, n in above.items()}
     return counted | {f"{prefix}_models": len(rows), f"{prefix}_last_hit_earlier": early}
+
+
+def claim_statistics(exhibit, rows, images, seed=0):
+    """The statistic of each "correlation" and "difference" claim of an exhibit: dict of id to (value, low, high, n).
+
+    rows: DataFrame of `run.rows` (family; index model). images: dict of model to {quantity: [images]}. A
+    correlation's interval is over models drawn anew, n models, nan below `statistics.MODELS_NEEDED`: a claim about a
+    family is a claim about other models too. A difference's is over images drawn anew, n images. nan where a model
+    of the claim is missing.
+    """
+    found = {}
+    for claim in published.claims(exhibit):
+        if claim["statistic"] == "correlation":
+            found[claim["id"]] = _correlation(claim, rows, images, seed)
+        elif claim["statistic"] == "difference":
+            found[claim["id"]] = _difference(claim, images, seed)
+    return found
+
+
+def _correlation(claim, rows, images, seed):
+    models = [m for m in images if claim["group"] in ("all", rows.loc[m, "family"])]
+    x, y = (np.array([np.mean(images[m][claim[k]]) for m in models]) for k in ("x", "y"))
+    if len(models) < 3:
+        return np.nan, np.nan, np.nan, len(models)
+    method = claim.get("method", "pearson")
+    return float(statistics.coefficient(x, y, method)), *statistics.over_models(x, y, method, seed), len(models)
+
+
+def _difference(claim, images, seed):
+    if not {*claim["greater"], *claim["less"]} <= images.keys():
+        return np.nan, np.nan, np.nan, 0
+    greater, less = (np.mean([images[m][claim["metric"]] for m in claim[k]], axis=0) for k in ("greater", "less"))
+    return statistics.interval(greater - less, seed)
+
+
+APPENDIX = {"places365": "A6 Places365", "food101": "A7 Food101"}
+
+
+def published_table3(dataset):
+    """The published Table 3 of a dataset: DataFrame indexed by title with family, top1, mi and auc, or empty.
+
+    For ImageNet (and the bestiary, whose claims it is held against) mi and auc are averaged over PCA and K-means, and
+    each stands beside. Places365 and Food-101 are in the appendix, with one MI and AUC; by which method is not said.
+    """
+    if dataset in ("bestiary", "imagenet"):
+        return published.averaged()
+    table = published.load("mutual_knowledge_appendix", index=None)
+    lines = table[table["table"] == APPENDIX.get(dataset)]
+    values = lines["value"].str.split("|", expand=True).reindex(columns=range(3)).astype(float)
+    values.columns = ["top1", "mi", "auc"]
+    values.index = lines["row"].str.split(" ").str[0].replace("ViT-L/14@336", "ViT-L/14@336px")
+    return values.assign(family="ViT")
+
+
+def table3_columns(dataset):
+    """The columns of Table 3: MI and AUC by PCA and by K-means, and their means where only one was published."""
+    columns = {
+        f"{q}_{m}": f"{q.upper()} {t}" for q in ("mi", "auc") for m, t in (("pca", "PCA"), ("kmeans", "K-means"))
+    }
+    means = {"mi": "MI, mean", "auc": "AUC, mean"} if dataset in APPENDIX else {}
+    return {"top1": "top-1"} | columns | means

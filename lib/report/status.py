@@ -47,21 +47,26 @@ def status(notebooks, records):
     lines += ["", "## Rows", "", "| dataset | exhibit | model | images | seconds | MB | device | commit |"]
     lines += ["|:---|:---|:---|---:|---:|---:|:---|:---|"]
     lines += [_line(r) for r in records]
-    return "\n".join([*lines, "", "## Not run", "", *not_run(records)]) + "\n"
+    return "\n".join([*lines, "", "## Not run", "", *not_run(records, notebooks)]) + "\n"
 
 
-def not_run(records):
-    """What the papers have and these records don't, a list of Markdown lines."""
+def not_run(records, exhibits=()):
+    """What the papers have and these records don't, a list of Markdown lines. exhibits: names of the book's pages."""
     import pandas as pd
 
-    models = pd.read_csv(paths.DATA / "models.csv")["name"]
+    models = pd.read_csv(paths.DATA / "models.csv", keep_default_na=False).set_index("name")["sets"].str.split()
+    ours = models.index[models.map(lambda sets: "mutual" in sets)]
     done = {(r["dataset"], r["exhibit"], r["model"]) for r in records}
     lines = []
-    for dataset in ("bestiary", "imagenet", "places365", "food101"):
-        missing = [m for m in models if (dataset, "table3", m) not in done]
+    for dataset in ("imagenet", "places365", "food101"):
+        missing = [m for m in ours if (dataset, "table3", m) not in done]
         if missing:
-            which = "all models" if len(missing) == len(models) else ", ".join(missing)
+            which = "all models" if len(missing) == len(ours) else ", ".join(missing)
             lines.append(f"- Table 3 at `{dataset}`: {which}")
+    elsewhere = {exhibit for dataset, exhibit, _ in done if dataset != "bestiary"}
+    never = [e for e in exhibits if e not in ("bestiary", "zoo", "table3") and e not in elsewhere]
+    if never:
+        lines.append(f"- At the papers' scale: {', '.join(f'{{doc}}`executed/{e}`' for e in never)}")
     return lines or ["Everything was run."]
 
 

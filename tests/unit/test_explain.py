@@ -68,6 +68,37 @@ def test_a_part_is_the_mean_of_its_three_prompts(clip, data):
     assert torch.allclose(embedded[present], by_hand, atol=1e-5)
 
 
+def test_parts_are_kept_and_found_again(clip, data, fresh_cache, monkeypatch):
+    from lib.mutual import explain as module
+
+    first = module.find(clip, data)
+    monkeypatch.setattr(module, "embed_parts", None)  # nothing may be computed again
+    again = module.find(clip, data)
+    for name in ("embedded", "present", "foreground", "label_maps"):
+        assert torch.equal(getattr(first, name), getattr(again, name))
+    assert module.find(clip, data, keep_maps=False).label_maps is None
+    for other in ({"parts": 4}, {"seed": 1}, {"method": "pca"}, {"scope": "image"}, {"components": "all"}):
+        with pytest.raises(TypeError):  # other parts have a place of their own, so these had to be computed
+            module.find(clip, data, **other)
+
+
+def test_an_interrupted_search_goes_on_from_the_last_whole_chunk(clip, data, fresh_cache, monkeypatch):
+    from lib.mutual import explain as module
+
+    expected = module.find(clip, data)
+    monkeypatch.setattr(module, "CHUNK", 4)  # a class of four images each
+    assert torch.allclose(module.find(clip, data).embedded, expected.embedded, atol=1e-6)
+    assert len(list((fresh_cache / "parts").glob("*.safetensors"))) == 1 + 3
+
+
+def test_parts_and_their_descriptors_make_up_the_images_list(clip, data, found):
+    for name, by_part in found.part_ids.items():
+        assert by_part.shape == (12, 5, 3)
+        for parts, listed in zip(by_part, found.vision_ids[name], strict=True):
+            assert set(parts[parts >= 0].tolist()) == set(listed[listed >= 0].tolist())
+        assert ((by_part >= 0).any(2).sum(1).numpy() <= found.parts_shown[name]).all()
+
+
 def test_groups_hold_one_class_each_and_are_not_too_large():
     labels = np.array([0] * 7 + [1] * 3)
     found = foreground.groups(labels, size=4)
@@ -241,7 +272,7 @@ def test_the_foreground_is_read_where_the_catalogue_says_at_each_scale():
     }
 
 
-def test_images_without_foreground_or_with_few_candidates_are_counted(clip, data, monkeypatch):
+def test_images_without_foreground_or_with_few_candidates_are_counted(clip, data, monkeypatch, fresh_cache):
     from lib.mutual import parts
 
     found = explain(clip, data, top=1, candidate_rule="union", relevance_rule="paper", offset=0.0)

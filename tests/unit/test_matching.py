@@ -78,6 +78,14 @@ def test_transport_by_hand():
     assert matching.match(similarity, relevance, present, per_part=1, method="top").tolist() == [[[0], [0]]]
 
 
+def test_nearest_ranks_the_candidates_and_top_the_whole_bank():
+    similarity = torch.tensor([[[0.9, 0.1, 0.5, 0.3], [0.9, 0.2, 0.1, 0.4]]])
+    relevance, present = torch.tensor([[-9.0, 0, 0, 0]]), torch.ones(1, 2, dtype=torch.bool)  # the filter drops 0
+    options = {"per_part": 2, "top": 4}
+    assert matching.match(similarity, relevance, present, "nearest", **options).tolist() == [[[2, 3], [3, 1]]]
+    assert matching.match(similarity, relevance, present, "top", **options).tolist() == [[[0, 2], [0, 3]]]
+
+
 def test_candidates_by_hand():
     similarity = torch.tensor([[[4.0, 3, 2, 1], [1.0, 4, 3, 2], [9.0, 0, 0, 8]]])
     present = torch.tensor([[True, True, False]])

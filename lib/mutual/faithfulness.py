@@ -1,0 +1,228 @@
+"""Insertion and deletion: what happens to a classification when the regions of an explanation are blurred or revealed.
+
+Regions are bool [n, L, h, w] at any resolution (scaled to the image by nearest neighbour), may overlap, and may be
+empty: an empty one changes nothing. Sammani & Deligiannis (2024), appendix E, after Petsiuk et al. (2018) and Chefer
+et al. (2021): the regions are ranked, then blurred one by one (deletion, low is good), or revealed one by one in a
+blurred image (insertion, high is good). The class score of the predicted class is followed, 2.5 times the cosine, and
+the area under its L + 1 points is the result; followed by the accuracy instead, it is the accuracy drop and the
+accuracy increase.
+
+The published magnitudes (3.385 over L = 5 steps is 2.5 x 0.27 a step) fit an area that is *not* divided by the number
+of steps: `area` does so by default. The kernel of the blur, what is blurred when insertion starts, and what happens
+to an image with fewer than L parts are not stated; they are arguments here.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from lib.errors import UserError
+
+SCORE_SCALE = 2.5  # CLIPScore's constant; caption of the paper's figure A7
+CHOICES = {
+    "rank": ("product", "part", "descriptor", "given"),
+    "score": ("cosine", "probability"),
+    "start": ("whole", "parts"),
+    "short": ("hold", "stop"),
+    "correct": ("label", "predicted"),
+    "random_regions": ("shifted", "scattered"),
+}
+
+
+def require(**chosen):
+    """Raise UserError for an option that is not among its `CHOICES`."""
+    for name, value in chosen.items():
+        if value not in CHOICES[name]:
+            raise UserError(f"{name} is '{value}'; choose one of {', '.join(CHOICES[name])}.")
+
+
+# --- images between intact and blurred
+
+
+def kernel_width(side, share=0.9):
+    """The odd width in pixels of a Gaussian kernel that spans `share` of an image's side."""
+    if not 0 < share < 1.9:
+        raise UserError(
+            f"blur = {share} was given; expected the kernel's width as a share of the image's side, between 0 and 1.9."
+        )
+    return 2 * int(share * side / 2) + 1
+
+
+def blurred(pixels, kernel=11):
+    """Images uint8 [n, 3, S, S] under a Gaussian blur of `kernel` pixels (odd), on their device.
+
+    The standard deviation is OpenCV's for such a kernel, from 9 pixels on 0.3 ((kernel - 1) / 2 - 1) + 0.8; the
+    border is mirrored.
+    """
+    if kernel < 1 or kernel % 2 == 0 or kernel > 2 * pixels.shape[-1] - 1:
+        raise UserError(f"A blur of {kernel} pixels was asked for; give an odd number that fits the image.")
+    weight = torch.from_numpy(cv2.getGaussianKernel(kernel, 0, cv2.CV_32F)[:, 0]).to(pixels.device)
+    weight = weight.expand(3, 1, 1, kernel)
+    padded = F.pad(pixels.float(), [kernel // 2] * 4, mode="reflect")
+    smooth = F.conv2d(F.conv2d(padded, weight, groups=3), weight.mT, groups=3)
+    return smooth.round().clamp(0, 255).to(torch.uint8)
+
+
+def ranked(regions, scores):
+    """Regions bool [n, L, h, w] by descending `scores` [n, L], the empty ones last; and the order, int64 [n, L]."""
+    shown = regions.flatten(2).any(2)
+    order = scores.masked_fill(~shown, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    return regions.gather(1, order[:, :, None, None].expand_as(regions)), order
+
+
+def rank_scores(image, parts, texts, rule="product"):
+    """How important each region is: float [n, L].
+
+    image [n, c], parts [n, L, c] (embedding of each region's prompts), texts [n, L, c] (of its descriptor).
+    "product": cos(image, part) x cos(image, descriptor) (appendix E); "part" or "descriptor": one of the two;
+    "given": as they come.
+    """
+    require(rank=rule)
+    by_part = F.cosine_similarity(image[:, None], parts, dim=2)
+    by_text = F.cosine_similarity(image[:, None], texts, dim=2)
+    given = -torch.arange(parts.shape[1], device=parts.device).expand(parts.shape[:2]).float()
+    return {"product": by_part * by_text, "part": by_part, "descriptor": by_text, "given": given}[rule]
+
+
+def cumulative(regions):
+    """What the first 0, 1, ... L regions cover together: bool [n, L + 1, h, w]."""
+    return torch.cat([torch.zeros_like(regions[:, :1]), regions.cumsum(1) > 0], dim=1)
+
+
+def blur_masks(covered, start="whole"):
+    """Where the image is blurred at each step of deletion, and of insertion: bool [n, L + 1, h, w] twice.
+
+    covered: from `cumulative`. Insertion starts from the image blurred as a "whole", or only in the explanation's
+    "parts".
+    """
+    require(start=start)
+    return covered, ~covered if start == "whole" else covered[:, -1:] & ~covered
+
+
+@dataclass
+class Path:
+    """What a classifier says along the steps: each [n, K].
+
+    score: 2.5 x cosine of the class that was predicted for the intact image. probability: its softmax. winner: int64,
+    the class predicted at that step.
+    """
+
+    score: np.ndarray
+    probability: np.ndarray
+    winner: np.ndarray
+
+    def correct(self, labels):
+        """Whether the winner is each image's label, int [n]: float [n, K]."""
+        return (self.winner == np.asarray(labels)[:, None]).astype(float)
+
+
+def follow(pixels, masks, classify, targets, kernel=11, scale=100.0, batch_size=64):
+    """A `Path` for each of `masks`, each different image classified once.
+
+    pixels uint8 [n, 3, S, S]; masks: list of bool [n, K, h, w], where to blur; classify: function from uint8 [m, 3,
+    S, S] to cosines [m, classes]; targets int [n]; scale: of the cosines before the softmax. An image whose steps
+    differ in nothing (an empty region, the start and the end of several explanations) is embedded only once. Raises
+    UserError for shapes that do not fit.
+    """
+    for mask in masks:
+        if mask.ndim != 4 or len(mask) != len(pixels):
+            raise UserError(
+                f"Masks {list(mask.shape)} do not fit {len(pixels)} images; expected [images, steps, h, w]."
+            )
+    side = tuple(pixels.shape[2:])
+    grown = torch.cat([F.interpolate(mask.to(pixels.device, torch.uint8), side) for mask in masks], 1).bool()
+    image, mask, where = _distinct(grown)
+    soft, score, probability, winner = blurred(pixels, kernel), [], [], []
+    targets = torch.as_tensor(targets, device=pixels.device)
+    for chunk in torch.arange(len(image), device=pixels.device).split(batch_size):
+        i = image[chunk]
+        shown = torch.where(mask[chunk, None], soft[i], pixels[i])
+        cosines = classify(shown).float()
+        target = targets[i].to(cosines.device)[:, None]
+        score.append(SCORE_SCALE * cosines.gather(1, target)[:, 0])
+        probability.append((scale * cosines).softmax(1).gather(1, target)[:, 0])
+        winner.append(cosines.argmax(1))
+    columns = np.cumsum([m.shape[1] for m in masks])[:-1]
+    found = [np.split(torch.cat(x).cpu().numpy()[where], columns, axis=1) for x in (score, probability, winner)]
+    return [Path(*parts) for parts in zip(*found, strict=True)]
+
+
+def _distinct(masks):
+    """The different masks of each image: image int64 [m], mask bool [m, S, S], and where each went, int [n, K]."""
+    n, steps = masks.shape[:2]
+    bits = np.packbits(masks.flatten(2).cpu().numpy(), axis=2)
+    numbers = np.repeat(np.arange(n, dtype=np.uint32), steps).view(np.uint8).reshape(n, steps, 4)
+    rows = np.ascontiguousarray(np.concatenate([numbers, bits], axis=2).reshape(n * steps, -1))
+    _, first, where = np.unique(rows.view(f"V{rows.shape[1]}")[:, 0], return_index=True, return_inverse=True)
+    first = torch.from_numpy(first).to(masks.device)
+    return first // steps, masks.flatten(0, 1)[first], where.reshape(n, steps)
+
+
+# --- areas
+
+
+def area(curves, shown=None, short="hold", unit=False):
+    """Area under each curve [n, L + 1] by the trapezoidal rule with steps of 1: float [n].
+
+    shown int [n]: how many regions each image has. `short` "hold": an image with fewer than L stays where it is, so
+    that all have L intervals; "stop": its curve ends there, and so it has less area whatever its values. `unit`:
+    divided by the number of intervals.
+    """
+    require(short=short)
+    curves = np.asarray(curves, float)
+    pieces = (curves[:, 1:] + curves[:, :-1]) / 2
+    if short == "hold":
+        return pieces.mean(1) if unit else pieces.sum(1)
+    if shown is None:
+        raise UserError("Curves that stop need `shown`, the number of regions of each image.")
+    counted = np.arange(pieces.shape[1]) < np.asarray(shown)[:, None]
+    total = (pieces * counted).sum(1)
+    return np.where(counted.any(1), total / np.maximum(counted.sum(1), 1), np.nan) if unit else total
+
+
+def normalised(curves, intact, blurred):
+    """The mean of a curve after each step, on a scale where the blurred image is 0 and the intact one 1.
+
+    curves [..., L + 1], intact and blurred [...] -> [...]; nan where the two are equal. The first point is left out
+    since no explanation can change it: a deletion that empties the score at once reaches 0, an insertion that fills
+    it at once 1.
+    """
+    span = np.asarray(intact, float) - blurred
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(span != 0, (np.asarray(curves, float)[..., 1:].mean(-1) - blurred) / span, np.nan)
+
+
+# --- controls
+
+
+def shifted(regions, seed=0):
+    """Every image's regions moved together to a random other place, around the borders: same areas, same shapes.
+
+    regions bool [n, L, h, w]. Raises UserError for a grid of one cell, which has no other place.
+    """
+    h, w = regions.shape[2:]
+    if h * w < 2:
+        raise UserError("Regions on a grid of one cell cannot be moved; give a finer one.")
+    drawn = np.random.default_rng([seed, 71]).integers(1, h * w, len(regions))
+    return torch.stack([r.roll((int(k) // w, int(k) % w), dims=(1, 2)) for r, k in zip(regions, drawn, strict=True)])
+
+
+def scattered(regions, seed=0):
+    """Every image's cells exchanged at random: same areas and overlaps, no shape. regions bool [n, L, h, w]."""
+    rng, cells = np.random.default_rng([seed, 72]), regions.shape[2] * regions.shape[3]
+    order = torch.from_numpy(rng.permuted(np.tile(np.arange(cells), (len(regions), 1)), axis=1)).to(regions.device)
+    return regions.flatten(2).gather(2, order[:, None].expand(-1, regions.shape[1], -1)).view_as(regions)
+
+
+def control(regions, kind="shifted", seed=0):
+    """Area-matched random regions: `shifted` or `scattered`."""
+    require(random_regions=kind)
+    return shifted(regions, seed) if kind == "shifted" else scattered(regions, seed)
+
+
+def covered_share(regions):
+    """Share of the image that the first 0, 1, ... L regions cover: float [n, L + 1]."""
+    return cumulative(regions).float().mean((2, 3))

@@ -1,0 +1,222 @@
+"""The protocol of Table 2: each step by hand on three classes, and the whole on made-up embeddings."""
+
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lib import datasets
+from lib.errors import UserError
+from lib.mutual import boost
+from lib.report import boost as show
+
+matplotlib.use("Agg")
+
+# three classes with one descriptor each; p, q and r are found in the images of A, B and C
+BANK = ["a", "b", "c", "p", "q", "r"]
+DESCRIPTORS = [["a", "p"], ["b", "q"], ["c", "r"]]
+X, Y, Z = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
+SENTENCES = {  # C's own descriptor looks like a B; what is found in A's images looks like a C when said of C
+    "A|a": X, "B|b": Y, "C|c": (0.6, 0.8, 0.0), "A|r": X, "B|p": Y, "C|p": Z, "C|q": Y,
+}  # fmt: skip
+NAMES = {"A": X, "B": (0.8, 0.6, 0.0), "C": (0.9, 0.0, 0.19**0.5)}
+
+
+class Toy:
+    """A model whose three images are the axes, and whose texts are in the table above."""
+
+    identity, device, name = {"architecture": "toy"}, torch.device("cpu"), "toy"
+
+    def embed_images(self, data):
+        return torch.eye(3)[torch.as_tensor(data.labels)]
+
+    def embed_texts(self, texts, cached=True):
+        table = {**SENTENCES, **NAMES}
+        return torch.stack([torch.tensor(table.get(text, (-1.0, 0.0, 0.0))) for text in texts])
+
+
+@pytest.fixture
+def toy(monkeypatch, fresh_cache):
+    data = datasets.ImageDataset(
+        name="toy",
+        split="val",
+        classes=["A", "B", "C"],
+        labels=np.array([0, 1, 2]),
+        descriptors=[["a"], ["b"], ["c"]],
+        templates=("{}",),
+        descriptor_prompt="{}",
+        fingerprint="toy",
+        source=None,
+        indices=np.arange(3),
+    )
+    monkeypatch.setattr(datasets.ImageDataset, "bank", BANK)
+    monkeypatch.setattr(boost, "PROMPTS", dict.fromkeys(boost.PROMPTS, "{name}|{descriptor}"))
+    ids = torch.tensor([[3, -1], [4, -1], [5, -1]])
+    found = SimpleNamespace(vision_ids={"kmeans": ids}, predicted=np.array([0, 1, 1]))
+    monkeypatch.setattr(boost, "explain", lambda *args, **kwargs: found)
+    return data
+
+
+def test_the_protocol_by_hand_on_three_classes(toy):
+    found = boost.row(Toy(), toy, nearest=1, keep=1)["metrics"]
+    # base: A (1, 0), B (0, 1); C's image scores 0 everywhere and goes to the first class
+    assert found["top1_base"].tolist() == [100, 100, 0]
+    # nearest names: A to C (0.9), B to A (0.8), C to A (0.9); C is given p, whose sentence is its image
+    assert found["top1_published"].tolist() == [100, 100, 100]
+    assert found["gain_published"].tolist() == [0, 0, 100]
+    assert found["added_published"] == 1
+    assert found["zero_shot"].tolist() == [100, 100, 100]  # the names alone: 1, 0.6 and 0.44 are the highest
+
+
+def test_neighbours_by_hand():
+    names = torch.tensor(list(NAMES.values()))
+    assert boost.neighbours(names, 1).tolist() == [[2], [0], [0]]
+    assert boost.neighbours(names, 2).tolist() == [[2, 1], [0, 2], [0, 1]]
+
+
+def test_own_descriptors_and_a_describer_who_forgets():
+    data = SimpleNamespace(bank=BANK, descriptors=DESCRIPTORS)
+    assert boost.own_sets(data) == [[0, 3], [1, 4], [2, 5]]
+    half = boost.own_sets(data, share=0.5)
+    assert all(len(kept) == 1 and set(kept) < set(own) for kept, own in zip(half, boost.own_sets(data), strict=True))
+    assert all(boost.own_sets(data, share=0.01))  # at least one is left
+
+
+def test_an_images_score_is_the_mean_similarity_to_a_class_sentences():
+    rng = np.random.default_rng(0)
+    embeddings = {t: F.normalize(torch.tensor(rng.normal(size=5), dtype=torch.float32), dim=0) for t in "abcde"}
+    texts, images = (
+        [["a", "b", "c"], ["d"], ["e", "a"]],
+        F.normalize(torch.tensor(rng.normal(size=(4, 5))).float(), dim=1),
+    )
+    by_loop = [[np.mean([float(image @ embeddings[t]) for t in of]) for of in texts] for image in images]
+    np.testing.assert_allclose(images @ boost.classifier(texts, embeddings).T, by_loop, atol=1e-6)
+    scaled = boost.classifier(texts, embeddings, "embeddings")
+    np.testing.assert_allclose(scaled.norm(dim=1), 1, atol=1e-6)
+    np.testing.assert_allclose(scaled[1], embeddings["d"], atol=1e-6)
+
+
+def test_what_was_found_by_class_most_frequent_first():
+    ids = np.array([[4, 7, -1], [7, 2, -1], [7, 4, 9], [5, -1, -1]])
+    assert boost.found_sets(ids, [0, 0, 0, 2], 3, keep=0) == [[7, 4, 2, 9], [], [5]]
+    assert boost.found_sets(ids, [0, 0, 0, 2], 3, keep=2) == [[7, 4], [], [5]]
+    assert boost.found_sets(ids, [-1, 0, -1, 2], 3, keep=0) == [[2, 7], [], [5]]  # -1 counts for no class
+
+
+def test_sets_grow_by_what_they_lack():
+    assert boost.enlarged([[0, 3], [1]], [[3, 5], [0]], [[1, 0], [0, 1]]) == [[0, 3, 5], [1, 3, 5, 0]]
+
+
+def test_random_sources_are_neither_the_class_nor_its_neighbours():
+    nearest = np.array([[1, 2], [0, 2], [3, 4], [4, 2], [3, 2]])
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        drawn = boost.random_sources(nearest, rng)
+        assert drawn.shape == nearest.shape
+        for k, sources in enumerate(drawn):
+            assert len(set(sources)) == 2 and not set(sources) & {k, *nearest[k]}
+
+
+def test_random_additions_are_as_many_and_new():
+    own, larger = [[0, 1], [2]], [[0, 1, 5, 6], [2]]
+    grown = boost.random_additions(own, larger, 10, np.random.default_rng(0))
+    assert grown[1] == [2] and len(set(grown[0])) == 4 and grown[0][:2] == [0, 1]
+
+
+def test_gains_of_one_class_at_a_time_are_those_of_trying_it():
+    rng = np.random.default_rng(1)
+    base, boosted = (torch.tensor(rng.normal(size=(60, 5))) for _ in range(2))
+    labels = rng.integers(0, 5, 60)
+    before = (base.argmax(1).numpy() == labels).sum()
+    tried = []
+    for k in range(5):
+        mixed = base.clone()
+        mixed[:, k] = boosted[:, k]
+        tried.append((mixed.argmax(1).numpy() == labels).sum() - before)
+    assert boost.gains(base, boosted, labels).tolist() == tried
+
+
+def test_halves_split_every_class_evenly():
+    labels = np.repeat([0, 1, 2], [8, 5, 1])
+    half = boost._halves(labels, seed=3)
+    counts = [np.bincount(half[labels == k], minlength=2).tolist() for k in range(3)]
+    assert counts[0] == [4, 4] and sorted(counts[1]) == [2, 3] and counts[2] == [1, 0]
+
+
+def test_a_half_is_judged_by_what_the_other_half_showed():
+    labels, half = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+    base = torch.tensor([[0.0, 1.0]] * 4)  # everything goes to class 1
+    helped = torch.tensor(
+        [[2.0, 1.0], [0.0, 1.0], [0.0, 1.0], [2.0, 1.0]]
+    )  # in half 0 it helps class 0, in half 1 it harms
+    scores = {"base": base, "published": helped, "half0": base + 5, "half1": base + 7}
+    found = boost._by_halves(scores, labels, half)
+    assert found["half"][:, 0].tolist() == [7, 5, 7, 5]
+    assert found["tuned"].tolist() == helped.tolist()  # one gained and one lost: kept
+    # class 0 is boosted in half 1, since it helps in half 0, and not in half 0, since it harms in half 1
+    assert found["tuned_half"][:, 0].tolist() == [0, 0, 0, 2]
+
+
+def test_a_folder_without_training_images_goes_without_their_variants(toy):
+    found = boost.row(Toy(), toy, nearest=1, keep=1)
+    assert "gain_label_free" not in found["metrics"] and "toy" in found["notes"]["train"]
+
+
+def test_training_images_give_the_variants_without_the_evaluated_ones(toy, monkeypatch):
+    monkeypatch.setattr(boost.datasets, "load", lambda *args, **kwargs: toy)
+    found = boost.row(Toy(), toy, nearest=1, keep=1)["metrics"]
+    assert found["gain_train"].tolist() == [0, 0, 100]
+    # by prediction C's images count for B, so that C is still given p from A
+    assert found["gain_label_free"].tolist() == [0, 0, 100]
+
+
+def test_the_sweep_has_every_number(toy):
+    found = boost.sweep(Toy(), toy, nearest=1)["metrics"]
+    assert set(found) == {f"gain_{v}_{n}" for v in ("published", "random_classes") for n in boost.KEPT}
+    assert found["gain_published_1"].tolist() == [0, 0, 100]
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: boost.prompt_of(SimpleNamespace(name="x"), "waffle"), "prompt 'waffle' is unknown"),
+        (lambda: boost.classifier([["a"]], {"a": torch.ones(2)}, "max"), "aggregated by 'max'"),
+        (lambda: boost.neighbours(torch.eye(2), 2), "2 neighbours were asked for among 2 classes"),
+        (lambda: boost.found_sets([[1]], [0], 1, -1), "keep = -1"),
+        (lambda: boost.own_sets(SimpleNamespace(bank=BANK, descriptors=DESCRIPTORS), 0), "share = 0"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence(call, sentence):
+    with pytest.raises(UserError, match=sentence):
+        call()
+
+
+def test_the_miniature_gets_a_sentence_that_its_text_tower_can_read():
+    from lib import models
+
+    clip, data = models.load("ViT-B-32"), datasets.load("bestiary")
+    longest = max(data.bank, key=len)
+    sentence = boost.prompt_of(data).format(name="xanfer", descriptor=longest)
+    assert int((clip.tokenizer([sentence])[0] > 0).sum()) < clip.tokenizer.context_length
+    cut = boost.PROMPTS["paper"].format(name="xanfer", descriptor=longest)
+    assert int((clip.tokenizer([cut])[0] > 0).sum()) == clip.tokenizer.context_length
+
+
+def test_the_sweep_is_drawn_for_the_variants_that_there_are(toy):
+    metrics = boost.sweep(Toy(), toy, nearest=1)["metrics"]
+    line = {"title": "Toy"} | {f"{k}{s}": np.mean(v) for k, v in metrics.items() for s in ("", "_low", "_high")}
+    (ax,) = show.sweep(pd.DataFrame([line]), boost.KEPT)
+    assert len(ax.containers) == 2 and ax.get_title() == "Toy"  # published and random classes; no training images
+
+
+def test_gains_are_averaged_over_models_image_by_image():
+    arrays = {"m": {"gain_published": np.array([100.0, 0, 0, 0])}, "n": {"gain_published": np.array([0, 0, -100.0, 0])}}
+    found = show.gains(arrays)
+    assert found.loc["published", "gain"] == 0 and found.loc["published", "models that gain"] == "1 of 2"
+    assert np.isnan(found.loc["label_free", "gain"])
+    assert "–" in show.gain_table(found, "t", "c").markdown()
+    assert show.difference(arrays, "gain_published", "gain_random")[3] == 0
