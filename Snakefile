@@ -60,7 +60,8 @@ rule book:
     output:
         touch("_build/.done"),
     shell:
-        f"{BIN}/python -m lib.report.status {PAGES} && {BIN}/jupyter-book build . -W -n --keep-going --quiet"
+        f"{BIN}/python -m lib.report.status {PAGES} && {BIN}/python -m lib.report.ledger {PAGES}"
+        f" && {BIN}/jupyter-book build . -W -n --keep-going --quiet"
 
 
 rule row:
