@@ -22,14 +22,15 @@ MEASURES = ("nothing", "kurtosis", "importance", "pruning", "cka")
 
 
 def write(path, images, width, seed=0):
-    """A file of embeddings, written a stretch at a time."""
+    """A file of embeddings, written a stretch at a time: what this process holds counts in those that it starts."""
     rng = np.random.default_rng(seed)
-    file = np.lib.format.open_memmap(path, "w+", np.float32, (images, width))
-    for start in range(0, images, 10_000):
-        part = rng.normal(size=(min(10_000, images - start), width)).astype(np.float32)
-        part[:, 7] += 30
-        file[start : start + len(part)] = part
-    file.flush()
+    with open(path, "wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (images, width)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, images, 10_000):
+            part = rng.normal(size=(min(10_000, images - start), width)).astype(np.float32)
+            part[:, 7] += 30
+            part.tofile(file)
 
 
 def measure(name, path):

@@ -35,16 +35,16 @@ def ranks(scores, truth):
 
 
 def auc(score, right):
-    """Area under the ROC curve: how well a score tells right from wrong; nan where all are the same.
+    """Area under the ROC curve along the last axis: how well a score tells right from wrong; nan if all are the same.
 
-    score float [n]; right bool [n]. By Mann and Whitney's U with mid-ranks; nan scores count as the lowest.
+    score float [..., n]; right bool [..., n]. By Mann and Whitney's U with mid-ranks; nan scores count as the lowest.
     """
     score = np.nan_to_num(np.asarray(score, np.float64), nan=-np.inf)
-    right = np.asarray(right, bool)
-    n, m = right.sum(), (~right).sum()
-    if not n or not m:
-        return float("nan")
-    return float((stats.rankdata(score)[right].sum() - n * (n + 1) / 2) / (n * m))
+    right = np.broadcast_to(np.asarray(right, bool), score.shape)
+    n, m = right.sum(-1), (~right).sum(-1)
+    u = (stats.rankdata(score, axis=-1) * right).sum(-1) - n * (n + 1) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return u / (n * m)
 
 
 def text_cosine(labels, truth):
@@ -90,13 +90,13 @@ def held_out(q, present):
     q, present = np.asarray(q, np.float64), np.asarray(present, bool)
     if q.shape != present.shape:
         raise UserError(f"Activations are {q.shape} and presence {present.shape}; both must be [images, neurons].")
-    found = {"correlation": [], "auprc": [], "auc": []}
-    for a, y in zip(q.T, present.T, strict=True):
-        useful = y.any() and not y.all() and a.min() != a.max()
-        found["correlation"].append(np.corrcoef(a, y)[0, 1] if useful else np.nan)
-        found["auprc"].append(average_precision(a, y) if useful else np.nan)
-        found["auc"].append(auc(a, y) if useful else np.nan)
-    return {name: np.asarray(values) for name, values in found.items()}
+    useful = present.any(0) & ~present.all(0) & (q.max(0) > q.min(0))
+    a, y = q - q.mean(0), present - present.mean(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = (a * y).sum(0) / np.sqrt((a**2).sum(0) * (y**2).sum(0))
+    precision = [average_precision(*pair) if ok else np.nan for *pair, ok in zip(q.T, present.T, useful, strict=True)]
+    found = {"correlation": correlation, "auprc": np.array(precision), "auc": auc(q.T, present.T)}
+    return {name: np.where(useful, values, np.nan) for name, values in found.items()}
 
 
 def average_precision(score, right):

@@ -30,8 +30,8 @@ def probe(name, data, limit=0, seed=0):
 
     name: "val" (the images of the run), another split of their dataset, "habitat" (web images of one habitat of the
     bestiary), a dataset or folder that `datasets.load` knows, "cifar100" (its training images) or "broden"; several
-    joined by "+". limit: images of each, 0 for all (of the habitat, a sixth); the run's own come as they are.
-    Raises UserError.
+    joined by "+". limit: images of each, 0 for all (the habitat is a part of so many web images); the run's own come
+    as they are. Raises UserError.
     """
     parts = [_probe(part.strip(), data, limit, seed) for part in name.split("+")]
     return parts[0] if len(parts) == 1 else joined(name, parts)
@@ -41,10 +41,8 @@ def _probe(name, data, limit, seed):
     if name == data.split:
         return data
     if name == "habitat":
-        web = datasets.load(data.name, "web")
-        there = web.subset([i for i in range(len(web)) if HABITAT in web.true_descriptors(i)])
-        few = limit // 6  # its share of the six habitats
-        return there.subset(datasets.spread(there.labels, few, seed)) if 0 < few < len(there) else there
+        web = datasets.load(data.name, "web", limit, seed)
+        return web.subset([i for i in range(len(web)) if HABITAT in web.true_descriptors(i)])
     if name == "cifar100":
         found = cifar100()
         return found.subset(datasets.spread(found.labels, limit, seed)) if 0 < limit < len(found) else found

@@ -143,9 +143,8 @@ def stability(name, images, texts, q, label, resamples, seed=0, top_k=0, ties="f
 def auc_interval(score, right, seed=0, resamples=500):
     """AUC of a score as a sign of a right label, with a bootstrap interval over neurons: (value, low, high, n)."""
     score, right = np.asarray(score), np.asarray(right)
-    rng = np.random.default_rng(seed)
-    drawn = (rng.integers(len(score), size=len(score)) for _ in range(resamples))
-    values = np.array([evaluation.auc(score[i], right[i]) for i in drawn])
+    drawn = np.random.default_rng(seed).integers(len(score), size=(resamples, len(score)))
+    values = evaluation.auc(score[drawn], right[drawn])
     values = values[np.isfinite(values)]
     low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (np.nan, np.nan)
-    return evaluation.auc(score, right), float(low), float(high), len(score)
+    return float(evaluation.auc(score, right)), float(low), float(high), len(score)

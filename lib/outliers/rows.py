@@ -252,9 +252,9 @@ def robustness(model, data, shifts=None, images=0, seed=0):
 def concept_options(images=0, stream="val", threshold=0.9, minimum=20, draws=3, limit=0):
     """The parameters of `of_concepts`, the same on every page.
 
-    images: 0 stands for all of Broden, or 2400 of the bestiary; with a `limit` for eight times that.
+    images: 0 stands for all of Broden, or 2400 of the bestiary; with a `limit` for four times that.
     """
-    count = images or min(probes.IMAGES, 8 * limit)
+    count = images or min(probes.IMAGES, 4 * limit)
     return {"count": count, "stream": stream, "threshold": threshold, "minimum": minimum, "draws": draws}
 
 

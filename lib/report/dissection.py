@@ -1,8 +1,11 @@
 """What the pages on CLIP-Dissect show: labels pooled over targets, published values beside them, single neurons."""
 
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from lib.report import published, record, statistics
 from lib.report.figures import CYCLE, LINES, style
@@ -570,22 +573,24 @@ def score_tells(found, probes, seed=0, resamples=500):
             at = f"{p}/species/{SIMILARITY}"
             if f"top1/{at}" in a:
                 groups.append((a[f"score/{at}"], a[f"top1/{at}"] > 0))
+    if not groups:
+        return np.nan, np.nan, np.nan, 0
     rng = np.random.default_rng(seed)
     draws = []
-    for _ in range(resamples):
-        chosen = [rng.integers(len(s), size=len(s)) for s, _ in groups]
-        draws.append(np.nanmean([_auc(s[i], r[i]) for (s, r), i in zip(groups, chosen, strict=True)] or [np.nan]))
-    value = np.nanmean([_auc(s, r) for s, r in groups] or [np.nan])
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(value) - 0.5, float(low) - 0.5, float(high) - 0.5, sum(len(s) for s, _ in groups)
+    for score, right in groups:
+        drawn = rng.integers(len(score), size=(resamples, len(score)))
+        draws.append(_auc(score[drawn], right[drawn]))
+    with warnings.catch_warnings():  # a target without a right label has no AUC in any draw
+        warnings.simplefilter("ignore", RuntimeWarning)
+        value, draws = np.nanmean([_auc(*group) for group in groups]), np.nanmean(draws, axis=0)
+    low, high = np.nanquantile(draws, [0.025, 0.975]) if np.isfinite(draws).any() else (np.nan, np.nan)
+    return float(value) - 0.5, float(low) - 0.5, float(high) - 0.5, sum(len(score) for score, _ in groups)
 
 
 def _auc(score, right):
-    n, m = right.sum(), (~right).sum()
-    if not n or not m:
-        return np.nan
-    order = statistics.stats.rankdata(score)
-    return (order[right].sum() - n * (n + 1) / 2) / (n * m)
+    n, m = right.sum(-1), (~right).sum(-1)
+    u = (stats.rankdata(score, axis=-1) * right).sum(-1) - n * (n + 1) / 2
+    return np.where(n * m > 0, u / np.maximum(n * m, 1), np.nan)
 
 
 def places_claims(found, seed=0):

@@ -76,8 +76,8 @@ def test_probes_by_name(data):
     web = inputs.probe("web", data, limit=30)
     assert (web.split, len(web)) == ("web", 30)
     habitat = inputs.probe("habitat", data, limit=120)
-    assert len(habitat) == 20
-    assert all(inputs.HABITAT in habitat.true_descriptors(i) for i in range(20))
+    assert 5 < len(habitat) < 40 and habitat.split == "web"
+    assert all(inputs.HABITAT in habitat.true_descriptors(i) for i in range(len(habitat)))
     with pytest.raises(UserError, match="no split 'vall'"):
         inputs.probe("vall", data)
 
