@@ -11,7 +11,7 @@ book: .venv/ready
 	@echo "The book is at $(CURDIR)/_build/html/index.html"
 
 test: .venv/ready
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 .venv/ready: pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

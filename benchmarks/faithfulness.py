@@ -49,7 +49,7 @@ def one_at_a_time(clip, data, masks, blur):
 
 def batched(clip, data, masks, blur):
     """The same by `table1.follow`."""
-    paths, _ = table1.follow(clip, data, masks, blur=blur)
+    paths, _ = table1.follow(clip, data, table1.steps_of(masks), blur)
     pairs = [[(p.score, p.winner) for p in pair] for pair in paths.values()]
     return tuple(np.array([[values[k] for values in pair] for pair in pairs]) for k in range(2))
 

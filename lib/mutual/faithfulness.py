@@ -134,7 +134,7 @@ def follow(pixels, masks, classify, targets, kernel=11, scale=100.0, batch_size=
             )
     side = tuple(pixels.shape[2:])
     grown = torch.cat([F.interpolate(mask.to(pixels.device, torch.uint8), side) for mask in masks], 1).bool()
-    image, mask, where = _distinct(grown)
+    image, mask, where = distinct(grown)
     soft, score, probability, winner = blurred(pixels, kernel), [], [], []
     targets = torch.as_tensor(targets, device=pixels.device)
     for chunk in torch.arange(len(image), device=pixels.device).split(batch_size):
@@ -150,7 +150,7 @@ def follow(pixels, masks, classify, targets, kernel=11, scale=100.0, batch_size=
     return [Path(*parts) for parts in zip(*found, strict=True)]
 
 
-def _distinct(masks):
+def distinct(masks):
     """The different masks of each image: image int64 [m], mask bool [m, S, S], and where each went, int [n, K]."""
     n, steps = masks.shape[:2]
     bits = np.packbits(masks.flatten(2).cpu().numpy(), axis=2)

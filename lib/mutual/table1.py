@@ -92,9 +92,12 @@ def name_channels(model, features, parts, threshold):
 
 
 def embed_regions(clip, pixels, masks):
-    """Joint embedding of regions that may overlap: bool [n, L, h, w] -> float32 [n, L, c], zero for an empty one."""
-    alone = [explain.embed_parts(clip, pixels, masks[:, k].long() - 1, 1)[0] for k in range(masks.shape[1])]
-    return torch.cat(alone, dim=1)
+    """Joint embedding of regions that may overlap: bool [n, L, h, w] -> float32 [n, L, c], zero for an empty one.
+
+    Regions of an image that are the same, as when several descriptors look at one place, are embedded once.
+    """
+    image, mask, where = faithfulness.distinct(masks)
+    return explain.embed_parts(clip, pixels[image], mask.long() - 1, 1)[0][:, 0][torch.from_numpy(where)]
 
 
 def by_truth(clip, data, parts):
@@ -147,10 +150,18 @@ def order(clip, data, regions, rank):
     return {name: faithfulness.ranked(r.masks, scores[name])[0] for name, r in regions.items()}
 
 
-def follow(clip, data, masks, start="whole", blur=0.9, batch_size=64):
+def steps_of(masks, start="whole"):
+    """Where the image is blurred in deletion and in insertion, for each explanation: dict of name to two masks.
+
+    masks: from `order`. The result is what `follow` takes.
+    """
+    return {name: faithfulness.blur_masks(faithfulness.cumulative(m), start) for name, m in masks.items()}
+
+
+def follow(clip, data, steps, blur=0.9, batch_size=64):
     """Deletion and insertion of each explanation, dict of name to (Path, Path); and the Path of its two ends.
 
-    masks: dict of name to bool [n, L, h, w] in their order. Images are read once, `CHUNK` at a time.
+    steps: dict of name to two masks bool [n, L + 1, h, w], see `steps_of`. Images are read once, `CHUNK` at a time.
     """
     weights = zeroshot.classifier(clip, data.classes, data.templates)
     targets, kernel = explain.predictions(clip, data), faithfulness.kernel_width(clip.image_size, blur)
@@ -158,13 +169,12 @@ def follow(clip, data, masks, start="whole", blur=0.9, batch_size=64):
     for begin in range(0, len(data), CHUNK):
         span = range(begin, min(begin + CHUNK, len(data)))
         pixels = clip.pixels(data.image(i) for i in span).to(clip.device)
-        steps = [torch.tensor([False, True]).view(1, 2, 1, 1).expand(len(span), -1, -1, -1)]
-        for regions in masks.values():
-            steps += faithfulness.blur_masks(faithfulness.cumulative(regions[span]), start)
+        masks = [torch.tensor([False, True]).view(1, 2, 1, 1).expand(len(span), -1, -1, -1)]
+        masks += [mask[span] for pair in steps.values() for mask in pair]
         pieces.append(
             faithfulness.follow(
                 pixels,
-                steps,
+                masks,
                 lambda x: clip.embed_pixels(x, batch_size) @ weights.T,
                 targets[span],
                 kernel,
@@ -175,7 +185,7 @@ def follow(clip, data, masks, start="whole", blur=0.9, batch_size=64):
     whole = [
         faithfulness.Path(*map(np.concatenate, zip(*map(values, p), strict=True))) for p in zip(*pieces, strict=True)
     ]
-    return dict(zip(masks, zip(whole[1::2], whole[2::2], strict=True), strict=True)), whole[0]
+    return dict(zip(steps, zip(whole[1::2], whole[2::2], strict=True), strict=True)), whole[0]
 
 
 def values(path):
@@ -231,7 +241,7 @@ def row(
         prepared[TRUE] = by_truth(clip, data, parts)
     masks = order(clip, data, prepared, rank)
     random = {f"{name}_random": faithfulness.control(m, random_regions, seed) for name, m in masks.items()}
-    paths, ends = follow(clip, data, masks | random, start, blur)
+    paths, ends = follow(clip, data, steps_of(masks | random, start), blur)
     targets = explain.predictions(clip, data)
     metrics = {"intact_score": ends.score[:, 0], "blurred_score": ends.score[:, 1]}
     hits = np.where(np.asarray(data.labels)[:, None] >= 0, 100.0 * ends.correct(data.labels), np.nan)
@@ -248,7 +258,7 @@ def row(
         for key, good in MEASURES.items():
             metrics[f"{key}_{name}_gain"] = good * (metrics[f"{key}_{name}"] - metrics[f"{key}_{name}_random"])
         metrics |= {f"area_{name}": 100.0 * covered[:, -1], f"shown_{name}": shown.astype(float)}
-        arrays |= {f"covered_{name}": covered, f"regions_{name}": masks[name][:8].numpy()}
+        arrays |= {f"covered_{name}": covered, f"regions_{name}": masks[name][:4].numpy()}
     metrics |= {f"{key}_ours_above": ours_above(metrics, key) for key in MEASURES}
     metrics["insertion_trained_above"] = -ours_above(metrics, "insertion", max)
     kernel = faithfulness.kernel_width(clip.image_size, blur)
@@ -272,7 +282,16 @@ def ours_above(metrics, key, chosen=min):
 
 # --- how much hangs on the definitions
 
-VARIANTS = {
+DEFAULTS = {
+    "blur": 0.9,
+    "start": "whole",
+    "rank": "product",
+    "threshold": 0.9,
+    "score": "cosine",
+    "short": "hold",
+    "correct": "label",
+}
+CHANGES = {
     "default": {},
     "blur 0.15": {"blur": 0.15},
     "blur 0.45": {"blur": 0.45},
@@ -283,10 +302,11 @@ VARIANTS = {
     "curves stop at the last part": {"short": "stop"},
     "accuracy against the prediction": {"correct": "predicted"},
 }
+VARIANTS = {name: DEFAULTS | changes for name, changes in CHANGES.items()}
 
 
 def definitions(
-    clip, data, images=64, parts=5, setting="default", group="label", train_data="", train_limit=0, seed=0, **options
+    clip, data, images=48, parts=5, setting="default", group="label", train_data="", train_limit=0, seed=0, **options
 ):
     """The four measures under each of `VARIANTS`, on `images` of the data: metrics "deletion_pca@VARIANT" and so on.
 
@@ -295,20 +315,19 @@ def definitions(
     baselines.require_labels(data)
     train, how = trained_on(clip, data, setting, train_data, train_limit, seed, options)
     indices = spread(data.labels, images, seed) if 0 < images < len(data) else np.arange(len(data))
-    shown, found, followed, metrics = data.subset(indices), {}, {}, {}
-    targets = explain.predictions(clip, shown)
-    for variant, changed in VARIANTS.items():
-        asked = {"blur": 0.9, "start": "whole", "rank": "product", "threshold": 0.9} | changed
-        threshold = asked["threshold"]
-        if threshold not in found:
-            found[threshold] = explanations(clip, data, train, how, parts, setting, group, threshold, seed, indices)
-        regions = found[threshold]
-        key = tuple(asked[k] for k in ("blur", "start", "rank", "threshold"))
-        if key not in followed:
-            masks = order(clip, shown, regions, asked["rank"])
-            followed[key] = follow(clip, shown, masks, asked["start"], asked["blur"])[0]
-        said = {k: asked[k] for k in ("score", "short", "correct") if k in asked}
-        for name, paths in followed[key].items():
-            values = measures(paths, regions[name].shown(), shown, targets, **said)
+    some, shown, steps = data.subset(indices), {}, {}
+    for threshold in dict.fromkeys(asked["threshold"] for asked in VARIANTS.values()):
+        found = explanations(clip, data, train, how, parts, setting, group, threshold, seed, indices)
+        shown[threshold] = {name: regions.shown() for name, regions in found.items()}
+        for variant, asked in VARIANTS.items():
+            if asked["threshold"] == threshold:  # all variants of a blur are followed together
+                pairs = steps_of(order(clip, some, found, asked["rank"]), asked["start"])
+                steps.setdefault(asked["blur"], {}).update({(variant, name): pair for name, pair in pairs.items()})
+    targets, metrics = explain.predictions(clip, some), {}
+    for blur, pairs in steps.items():
+        for (variant, name), paths in follow(clip, some, pairs, blur)[0].items():
+            asked = VARIANTS[variant]
+            said = (asked["score"], asked["short"], asked["correct"])
+            values = measures(paths, shown[asked["threshold"]][name], some, targets, *said)
             metrics |= {f"{measure}_{name}@{variant}": value for measure, value in values.items()}
-    return {"metrics": metrics, "arrays": {}, "notes": {"images": len(shown)}}
+    return {"metrics": metrics, "arrays": {}, "notes": {"images": len(some)}}

@@ -250,19 +250,21 @@ def between_probes(run, found, name, caption, seed=0):
 def netdissect_table(run, found, name, caption, seed=0):
     """CLIP-Dissect and Network Dissection on the same neurons, published and ours."""
     frame = theirs("Table2")
-    headings = {"top1": "right name (%)", "top5": "among five (%)", "clip_cos": "CLIP cos", "judge_cos": "judge cos"}
-    metrics = {"top1": "top1_acc_pct", "clip_cos": "clip_cos", "judge_cos": "mpnet_cos"}
+    measures = {  # ours -> heading, the published metric, formats
+        "top1": ("right name (%)", "top1_acc_pct", ".1f", ".2f"),
+        "top5": ("among five (%)", None, ".1f", ""),
+        "clip_cos": ("CLIP cos", "clip_cos", ".3f", ".4f"),
+        "judge_cos": ("second cos", "mpnet_cos", ".3f", ".4f"),
+    }
+    methods = {"CLIP-Dissect": ("clip_dissect", "CLIP-Dissect (soft_wpmi)")}
+    methods |= {"Network Dissection": ("netdissect", "Network Dissection")}
     lines = []
-    for way, method, label in (
-        ("clip_dissect", "CLIP-Dissect (soft_wpmi)", "CLIP-Dissect"),
-        ("netdissect", "Network Dissection", "Network Dissection"),
-    ):
-        line = {"method": label}
-        for what, heading in headings.items():
-            if what in metrics:
-                value = frame[(frame["method"] == method) & (frame["metric"] == metrics[what])]["value"]
-                line[f"{heading}, published"] = str(value.iloc[0])
-            line[f"{heading}, ours"] = cell(pooled(found, f"{what}/{way}"), ".1f" if "top" in what else ".3f", seed)
+    for label, (way, method) in methods.items():
+        line, printed = {"method": label}, frame[frame["method"] == method].set_index("metric")["value"]
+        for what, (heading, metric, spec, published_spec) in measures.items():
+            if metric:
+                line[f"{heading}, published"] = number(float(printed[metric]), published_spec)
+            line[f"{heading}, ours"] = cell(pooled(found, f"{what}/{way}"), spec, seed)
         lines.append(line)
     return plain(pd.DataFrame(lines), name, run.caption(caption))
 
@@ -622,17 +624,28 @@ def describe_claims(found, seed=0):
 # --- numbers for the prose
 
 
-def dissection_prose(run, rows, found, hidden):
+def with_interval(values, others, seed=0, spec=".1f"):
+    """A paired difference with its interval, as text; a dash where one of the two is not there."""
+    if not len(values) or np.shape(values) != np.shape(others):
+        return "–"
+    value, low, high, _ = difference(values, others, seed)
+    return f"{number(value, spec)} [{number(low, spec)}, {number(high, spec)}]"
+
+
+def dissection_prose(run, rows, found, hidden, seed=0):
     """Names and values for the page on Tables 1 and 3: dict of scalar."""
     accuracy = rows["accuracy"].dropna()
     entry = next(iter(records(run, "dissection").values()))
-    dead = sum(m["value"] for k, m in entry["metrics"].items() if k.startswith("dead/"))
     at = f"web/species/{SIMILARITY}"
+    cubed = [over_probes(found, "top1/{probe}/species/{name}", n, (*USUAL, *UNLIKE)) for n in (SIMILARITY, "cos_cubed")]
+    traits = [pooled(found, f"true/web/descriptors/{n}") for n in (SIMILARITY, "cos")]
     return {
+        "dissection_cubed": with_interval(*cubed, seed),
+        "dissection_traits": with_interval(*traits, seed),
         "dissection_neurons": sum(len(a[f"label/{at}"]) for a in found.values() if f"label/{at}" in a),
         "dissection_accuracy": f"{accuracy.min():.0f} to {accuracy.max():.0f}",
         "dissection_concepts": ", ".join(map(str, entry["notes"]["concepts"].values())),
-        "dissection_dead": int(dead),
+        "dissection_dead": int(rows[f"dead/{at}"].sum()) if f"dead/{at}" in rows else "–",
         "dissection_stable": number(np.nanmean(pooled_layers(hidden, "stability/{k}")), ".0f"),
     }
 
