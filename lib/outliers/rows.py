@@ -62,8 +62,14 @@ def of_model(model, data, seed=0):
 
 
 def likeness(model, data, seed=0, size=cka.BATCH):
-    """CKA between a model and the zero-shot model of its backbone, over minibatches in random order."""
-    other = models.load(model.backbone, dataset=data.name, device=str(model.device), seed=seed)
+    """CKA between a model and the zero-shot model of its backbone, over minibatches in random order.
+
+    nan, with the reason among the notes, where that model cannot be had.
+    """
+    try:
+        other = models.load(model.backbone, dataset=data.name, device=str(model.device), seed=seed)
+    except UserError as error:
+        return {"metrics": {"cka": np.nan}, "notes": {"reason": str(error)}}
     order = np.random.default_rng([seed, 109]).permutation(len(data))
     pair = (m.embed_images(data)[order] for m in (model, other))
     return {"metrics": {"cka": cka.cka(*pair, size=size, seed=seed)}}

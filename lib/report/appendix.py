@@ -182,7 +182,7 @@ def kept_bars(panels):
                 label=model,
                 error_kw={"elinewidth": 0.8},
             )
-        ax.set_xticks(range(len(kinds)), kinds)
+        ax.set_xticks(range(len(kinds)), kinds, fontsize=8)
         ax.set(title=title, ylim=(0, 100))
     axes[0, 0].set_ylabel("top-1 (%)")
     axes[0, -1].legend(fontsize="x-small", loc="upper left")

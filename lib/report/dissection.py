@@ -432,7 +432,7 @@ def stages_of_time(run, rows, name, caption):
         "neurons": "neurons",
         "read": "read images",
         "clip": "CLIP",
-        "target": "target",
+        "target": "activations",
         "ours": "labels, ours",
         "released": "labels, released way",
         "netdissect": "Network Dissection",

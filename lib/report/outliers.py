@@ -433,7 +433,7 @@ def pruned_at(rows, arrays, notes, share, what="hit"):
     lines = []
     for group in GROUPS.values():
         models = [m for b in counterparts(rows).values() for g, m in b.items() if g == group and m in arrays]
-        if models:
+        if models and {0.0, share} <= set(notes[models[0]]["shares"]):
             note = notes[models[0]]
             at, full = note["shares"].index(share), note["shares"].index(0.0)
             line = {"group": f"{group} ({len(models)})"}
@@ -444,7 +444,7 @@ def pruned_at(rows, arrays, notes, share, what="hit"):
                 drawn = np.mean([d[:, k, at] - d[:, whole, full] for d in drawn], axis=0)
                 line[WAYS[way]] = text(interval(np.mean(change), drawn, len(models)), "+.1f")
             lines.append(line)
-    return pd.DataFrame(lines or [{"group": "needs the models of a backbone"}]).T.pipe(_upright)
+    return pd.DataFrame(lines or [{"group": "–"}]).T.pipe(_upright)
 
 
 def _upright(frame):
@@ -452,7 +452,7 @@ def _upright(frame):
     frame.columns = frame.iloc[0]
     frame = frame.iloc[1:].rename_axis("kept by").reset_index()
     frame.columns.name = None
-    return frame if len(frame) else pd.DataFrame({"kept by": ["needs the models of a backbone"]})
+    return frame if len(frame) else pd.DataFrame({"kept by": ["needs the models of a backbone, and 0 and 0.8 pruned"]})
 
 
 def real_directions(result, reason, name, caption):

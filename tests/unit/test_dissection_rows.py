@@ -1,4 +1,4 @@
-"""Rows of this wing: what a record of each exhibit holds, at the miniature and on a folder with a torchvision network."""
+"""Rows of this wing: what a record of each exhibit holds, at the miniature and for a torchvision network."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_a_row_of_tables_1_and_3(data, target):
 
 
 def test_sizes_are_parts_of_one_probe(data, target):
-    found = final.sizes(target, data, clip="ViT-B-32", per_class="1,4", similarities="cos")
+    found = final.sizes(target, data, clip="ViT-B-32", probe="val", per_class="1,4", similarities="cos")
     assert set(found["metrics"]) == {"top1/1/cos", "top1/4/cos"}
     assert all(len(values) == 48 for values in found["metrics"].values())
 
@@ -148,12 +148,12 @@ def test_times(data, target):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three classes of twelve images, and a checkpoint of a torchvision network for them."""
+    """Three classes of four images, and a checkpoint of a torchvision network for them."""
     root = tmp_path_factory.mktemp("scale")
     rng = np.random.default_rng(0)
     for k, name in enumerate(("cat", "dog", "fish")):
         (root / "photos" / name).mkdir(parents=True)
-        for i in range(12):
+        for i in range(4):
             pixels = np.clip(rng.normal(60 + 60 * k, 40, (48, 40, 3)), 0, 255).astype(np.uint8)
             datasets.Image.fromarray(pixels).save(root / "photos" / name / f"{i}.png")
     torch.manual_seed(0)
@@ -171,11 +171,11 @@ def test_a_torchvision_network_on_a_folder_of_images(folder):
     both = f"val+{folder / 'photos'}"
     found = final.row(network, data, judge="", probes=f"val,{both}", concepts=f"classes,{words}", resamples=0, **shared)
     assert found["metrics"]["top1/val/classes/soft_wpmi"].shape == (3,)
-    assert found["notes"]["probes"] == {"val": 36, both: 72}
+    assert found["notes"]["probes"] == {"val": 12, both: 24}
     assert found["notes"]["duplicates"] == {"classes": 0, words: 1}
     assert not any(k.startswith(("true", "correlation", "judge")) for k in found["metrics"])
     inside = hidden.row(network, data, layers="conv1,layer4", probe="val", concepts=words, resamples=2, **shared)
     assert inside["metrics"]["best/2/soft_wpmi"].shape == (512,)
     assert not any(k.startswith(("iou", "same")) for k in inside["metrics"])
-    one = hidden.neuron(network, data, layer="layer4", probe="val", concepts=words, resamples=2, **shared)
-    assert one["notes"]["neurons"] == 512 and len(one["arrays"]["top"]) == 10
+    one = hidden.neuron(network, data, layer="layer4", probe="val", concepts=words, resamples=2, shown=3, **shared)
+    assert one["notes"]["neurons"] == 512 and len(one["arrays"]["top"]) == 3

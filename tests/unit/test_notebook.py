@@ -56,7 +56,7 @@ def folder(tmp_path, monkeypatch):
     """A folder with notebooks/small.ipynb, results that go to the folder, and the stand-ins."""
     small_notebook(tmp_path, PARAMETERS)
     models = SimpleNamespace(
-        resolve=lambda model, dataset: ["one", "two"] if model == "all" else model.split(","),
+        resolve=lambda model, dataset, which: ["one", "two"] if model == "all" else model.split(","),
         find_device=lambda device: "cpu",
         load=load_clip,
         choose=lambda name, dataset: SimpleNamespace(kind="file"),

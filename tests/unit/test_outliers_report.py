@@ -186,6 +186,18 @@ def test_pruned_accuracies_become_changes():
     assert claims["of-pruning-accuracy"][0] == -3 and claims["of-pruning-accuracy"][3] == 1
 
 
+def test_changes_of_each_way_by_hand():
+    notes = {"ways": ["importance", "pca"], "shares": [0.0, 0.8]}
+    hit = np.array([[70.0, 66.0], [69.0, 60.0]])
+    arrays = {"RN50": {"hit": hit, "draws_hit": np.stack([hit, hit])}}
+    arrays["ViT-B-32"] = {"hit": hit + [[0, 2]], "draws_hit": np.stack([hit, hit]) + [[0, 2]]}
+    found = outliers.pruned_at(made_up(["RN50", "ViT-B-32"]), arrays, dict.fromkeys(arrays, notes), 0.8)
+    assert list(found.columns) == ["kept by", "zero-shot (2)"]
+    assert list(found["zero-shot (2)"]) == ["-3.0 [-3.0, -3.0]", "-9.0 [-9.0, -9.0]"]  # each against the full head
+    without = {m: notes | {"shares": [0.0, 0.5]} for m in arrays}
+    assert len(outliers.pruned_at(made_up(["RN50"]), arrays, without, 0.8)) == 1
+
+
 def test_statistics_belong_to_the_claims_of_their_exhibit():
     arrays = {m: {"draws_raw": DRAWS[m], "draws_magnitude": DRAWS[m]} for m in NAMES}
     rows = made_up(raw=list(VALUES.values()), magnitude=1.5)

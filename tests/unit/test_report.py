@@ -152,17 +152,19 @@ def test_published_tables_join_by_title():
 
 
 def test_every_model_of_the_catalogue_is_in_table_3():
-    titles = pd.read_csv(paths.DATA / "models.csv")["title"]
+    rows = pd.read_csv(paths.DATA / "models.csv")
+    titles = rows["title"][rows["sets"].str.split().map(lambda sets: "mutual" in sets)]
     assert set(titles) == set(published.load("mutual_knowledge_table3").index)
 
 
 def test_claims_are_complete_and_name_known_models():
     names = set(pd.read_csv(paths.DATA / "models.csv")["name"])
     for claim in published.claims():
-        assert {"id", "paper", "where", "statement", "exhibit", "statistic", "direction", "published"} <= set(claim)
+        assert {"id", "paper", "where", "statement", "exhibit", "statistic", "direction"} <= set(claim)
         assert claim["direction"] in published.DIRECTIONS
         assert {*claim.get("greater", []), *claim.get("less", [])} <= names
-        published.load(claim["published"])
+        if "published" in claim:  # what only the miniature can test has no published evidence
+            published.load(claim["published"], index=None)
     assert all(c["exhibit"] == "figure3" for c in published.claims("figure3"))
 
 
