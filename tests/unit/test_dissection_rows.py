@@ -142,8 +142,8 @@ def test_times(data, target):
     found = timing.row(target, data, clip="ViT-B-32", layers="visual.layer4")["metrics"]
     assert all(found[k] > 0 for k in ("read", "clip", "target", "ours", "released", "netdissect"))
     assert found["neurons"] == 256 and found["equal"] > 95  # ties may go another way
-    random = timing.synthetic(target, data, images=400, concepts=60, neurons=10, width=32)["metrics"]
-    assert all(random[f"equal/{name}"] == 100 for name in timing.PLAIN)
+    random = timing.synthetic(target, data, images=400, concepts=60, neurons=10, width=256)["metrics"]
+    assert all(random[f"equal/{name}"] >= 90 for name in timing.PLAIN)  # the released sums are good to 2e-4
 
 
 @pytest.fixture(scope="module")
