@@ -68,7 +68,7 @@ def main():
     parser.add_argument("--dataset", default="bestiary")
     parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--blur", type=float, default=0.9)
+    parser.add_argument("--blur", type=float, default=1.2)
     parser.add_argument("--train-limit", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()

@@ -410,21 +410,19 @@ def shipped(found, folder=FOLDER):
 
 def summary(found):
     """One line a training: what was trained on, for how long, how well. `found` as from `records`: DataFrame."""
-    lines = [
-        {
-            "model": name,
-            "objective": r["recipe"].get("objective", "contrastive"),
-            "image": f"{r['image_size']} px",
-            "parameters (M)": r["parameters"] / 1e6,
-            "pairs": r["pairs"],
-            "wrong captions (%)": 100 * r["wrong_captions"],
-            "epochs": r["recipe"]["epochs"],
-            "from": r["recipe"]["start"] or "scratch",
-            "filter": r["recipe"]["filter"] or "–",
-            "loss": r["history"][-1]["loss"],
-            "top-1 (%)": 100 * r["top1"],
-            "minutes": r["history"][-1]["seconds"] / 60,
-        }
-        for name, r in found.items()
-    ]
-    return pd.DataFrame(lines)
+    columns = {
+        "model": lambda name, r: name,
+        "objective": lambda name, r: r["recipe"].get("objective", "contrastive"),
+        "image": lambda name, r: f"{r['image_size']} px",
+        "parameters (M)": lambda name, r: r["parameters"] / 1e6,
+        "pairs": lambda name, r: r["pairs"],
+        "wrong captions (%)": lambda name, r: 100 * r["wrong_captions"],
+        "epochs": lambda name, r: r["recipe"]["epochs"],
+        "from": lambda name, r: r["recipe"]["start"] or "scratch",
+        "filter": lambda name, r: r["recipe"]["filter"] or "–",
+        "loss": lambda name, r: r["history"][-1]["loss"],
+        "top-1 (%)": lambda name, r: 100 * r["top1"],
+        "minutes": lambda name, r: r["history"][-1]["seconds"] / 60,
+    }
+    # column by column, so that no training still has the columns
+    return pd.DataFrame({heading: [of(*item) for item in found.items()] for heading, of in columns.items()})

@@ -5,7 +5,7 @@ import torch
 
 from lib.dissection import activations, evaluation, inputs, similarity
 from lib.dissection.final import HELD_OUT
-from lib.dissection.setting import Setting, best, constants, functions, named, scored, shows, stability
+from lib.dissection.setting import Setting, best, constants, functions, named, resampled, scored, shows, stability
 from lib.errors import UserError
 
 VERSION = 1  # raise it when rows come out different: it is part of every record's key
@@ -122,10 +122,10 @@ def neuron(
     """One neuron by every similarity, and its layer by SoftWPMI: the row of the page that looks one up.
 
     layer: "final" for the logits, "last" for the last stage or block, or a name. unit: -1 for the neuron with the
-    highest SoftWPMI score. Metrics "what/similarity" of the neuron: best, stability (%), correlation and auprc on
-    held-out images. Arrays: top (places in the probe of its `shown` top images), activation, and of the whole layer
-    label, score and stability. Notes: words (three best a similarity), layer_words, layer, unit. Raises UserError for a
-    unit that the layer does not have, or a dead one.
+    highest SoftWPMI score. Metrics "what/similarity" of the neuron: best (its interval over resampled probes),
+    stability (%), correlation and auprc on held-out images (theirs over resampled such images). Arrays: top (places in
+    the probe of its `shown` top images), activation, and of the whole layer label, score and stability. Notes: words
+    (three best a similarity), layer_words, layer, unit. Raises UserError for a unit that the layer lacks, or a dead one.
     """
     setting = Setting(model, data, clip, "", prompt, probe_images, seed)
     found, texts = setting.concepts(concepts)
@@ -139,14 +139,19 @@ def neuron(
         scores = whole if function == SIMILARITY else scored(function, images, texts, q, top_k)
         own, top = best(scores)
         words[function] = [found[k] for k in scores[unit].nan_to_num(nan=-torch.inf).topk(min(3, len(found))).indices]
-        kept = stability(function, images, texts, q, own, resamples, seed, top_k)
-        metrics |= {f"best/{function}": float(top[unit]), f"stability/{function}": float(kept[unit])}
+        again = resampled(function, images, texts, q, resamples, seed, top_k)
+        kept = torch.stack([label for label, _ in again]) == own
+        metrics[f"best/{function}"] = _interval(float(top[unit]), [score[unit] for _, score in again], len(q))
+        metrics[f"stability/{function}"] = 100.0 * kept[:, unit].double().numpy()
         if function == SIMILARITY:
-            layer_stability = kept
+            layer_stability = 100.0 * kept.double().mean(0).numpy()
         if setting.known:
-            unseen = _activations(setting, layer, HELD_OUT, pool)[1][:, [unit]]
-            tested = evaluation.held_out(unseen, shows(own[[unit]], inputs.present(held, found)))
-            metrics |= {f"{what}/{function}": float(tested[what][0]) for what in ("correlation", "auprc")}
+            unseen = _activations(setting, layer, HELD_OUT, pool)[1][:, [unit]].numpy()
+            present = shows(own[[unit]], inputs.present(held, found)).numpy()
+            drawn = [evaluation.held_out(unseen[i], present[i]) for i in evaluation.resampled(len(unseen), 300, seed)]
+            for what in ("correlation", "auprc"):
+                value = evaluation.held_out(unseen, present)[what][0]
+                metrics[f"{what}/{function}"] = _interval(value, [d[what][0] for d in drawn], len(unseen))
     order = similarity.top_images(q[:, [unit]], min(shown, len(q)))[:, 0]
     arrays = {
         "top": order.numpy(),
@@ -159,6 +164,14 @@ def neuron(
     notes = {"layer": name, "unit": unit, "words": words, "layer_words": named(label, found), "neurons": q.shape[1]}
     notes["constants"] = {f: constants(f, len(q), top_k) for f in words}
     return {"metrics": metrics, "arrays": arrays, "notes": notes | setting.notes()}
+
+
+def _interval(value, draws, n):
+    """(value, low, high, n) of a number with its bootstrap draws; nan draws are left out."""
+    draws = np.asarray(draws, np.float64)
+    draws = draws[np.isfinite(draws)]
+    low, high = np.quantile(draws, [0.025, 0.975]) if len(draws) else (np.nan, np.nan)
+    return float(value), float(low), float(high), n
 
 
 def _activations(setting, layer, probe, pool):

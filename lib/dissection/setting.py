@@ -134,10 +134,14 @@ def shows(label, shown):
 
 def stability(name, images, texts, q, label, resamples, seed=0, top_k=0, ties="first"):
     """Per cent of resamples of the probe in which a neuron keeps its label: float64 [neurons]."""
-    again = []
-    for drawn in evaluation.resampled(len(q), resamples, seed):
-        again.append(best(scored(name, images[drawn], texts, q[drawn], top_k, ties))[0])
+    again = [found for found, _ in resampled(name, images, texts, q, resamples, seed, top_k, ties)]
     return 100.0 * evaluation.stability(label, torch.stack(again)).numpy()
+
+
+def resampled(name, images, texts, q, resamples, seed=0, top_k=0, ties="first"):
+    """Labels and best scores from resampled probes: list of (int64 [neurons], float64 [neurons])."""
+    draws = evaluation.resampled(len(q), resamples, seed)
+    return [best(scored(name, images[i], texts, q[i], top_k, ties)) for i in draws]
 
 
 def auc_interval(score, right, seed=0, resamples=500):

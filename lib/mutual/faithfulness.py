@@ -42,7 +42,7 @@ def require(**chosen):
 # --- images between intact and blurred
 
 
-def kernel_width(side, share=0.9):
+def kernel_width(side, share=1.2):
     """The odd width in pixels of a Gaussian kernel that spans `share` of an image's side."""
     if not 0 < share < 1.9:
         raise UserError(

@@ -158,7 +158,7 @@ def steps_of(masks, start="whole"):
     return {name: faithfulness.blur_masks(faithfulness.cumulative(m), start) for name, m in masks.items()}
 
 
-def follow(clip, data, steps, blur=0.9, batch_size=64):
+def follow(clip, data, steps, blur=1.2, batch_size=64):
     """Deletion and insertion of each explanation, dict of name to (Path, Path); and the Path of its two ends.
 
     steps: dict of name to two masks bool [n, L + 1, h, w], see `steps_of`. Images are read once, `CHUNK` at a time.
@@ -211,7 +211,7 @@ def row(
     parts=5,
     rank="product",
     score="cosine",
-    blur=0.9,
+    blur=1.2,
     start="whole",
     short="hold",
     correct="label",
@@ -283,7 +283,7 @@ def ours_above(metrics, key, chosen=min):
 # --- how much hangs on the definitions
 
 DEFAULTS = {
-    "blur": 0.9,
+    "blur": 1.2,
     "start": "whole",
     "rank": "product",
     "threshold": 0.9,
@@ -294,7 +294,7 @@ DEFAULTS = {
 CHANGES = {
     "default": {},
     "blur 0.15": {"blur": 0.15},
-    "blur 0.45": {"blur": 0.45},
+    "blur 0.6": {"blur": 0.6},
     "insertion from blurred parts": {"start": "parts"},
     "ranked by the part alone": {"rank": "part"},
     "regions at half the maximum": {"threshold": 0.5},

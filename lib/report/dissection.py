@@ -482,21 +482,19 @@ def neuron_labels(run, entry, name, caption):
     words, metrics = entry["notes"]["words"], entry["metrics"]
     lines = []
     for similarity, best in words.items():
-        value = {
-            k: metrics.get(f"{k}/{similarity}", {}).get("value") for k in ("best", "stability", "correlation", "auprc")
-        }
-        lines.append(
-            {
-                "similarity": NAMES[similarity],
-                "label": best[0],
-                "next": "; ".join(best[1:]),
-                "score": number(value["best"], ".3f"),
-                "stable (%)": number(value["stability"], ".0f"),
-                "correlation, held out": number(value["correlation"]),
-                "AUPRC, held out": number(value["auprc"]),
-            }
-        )
+        shown = {"score": ("best", ".2f"), "stable (%)": ("stability", ".0f")}
+        shown |= {"correlation, held out": ("correlation", ".2f"), "AUPRC, held out": ("auprc", ".2f")}
+        line = {"similarity": NAMES[similarity], "label": best[0], "next": "; ".join(best[1:])}
+        lines.append(line | {h: of_record(metrics.get(f"{k}/{similarity}"), spec) for h, (k, spec) in shown.items()})
     return Table(pd.DataFrame(lines), name, run.caption(caption))
+
+
+def of_record(metric, spec=".2f"):
+    """A metric of a record with its interval, as text; a dash where there is none."""
+    if metric is None or metric["value"] is None:
+        return "–"
+    text = number(metric["value"], spec)
+    return text if metric["low"] is None else f"{text} [{number(metric['low'], spec)}, {number(metric['high'], spec)}]"
 
 
 def layer_overview(run, entry, name, caption, most=12):

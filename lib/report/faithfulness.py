@@ -16,6 +16,7 @@ EXPLANATIONS = {
     "kmeans": "Ours (K-means)",
     "true_parts": "True parts",
 }
+FIVE = tuple(name for name in EXPLANATIONS if name != "true_parts")  # the published ones
 CLASSIFIERS = {
     "zero_shot": "Zero-shot CLIP",
     "standard": "Standard (MLP on vision features)",
@@ -148,8 +149,7 @@ def definitions(rows):
     A line for each variant: of each measure, Spearman's correlation of our five values with the published five, and in
     brackets which explanation comes out best.
     """
-    row, theirs = rows[rows["reason"] == ""].iloc[0], table1()
-    five = [name for name in EXPLANATIONS if name != "true_parts"]
+    row = rows[rows["reason"] == ""].iloc[0]
     variants = dict.fromkeys(
         key.partition("@")[2] for key in rows if "@" in key and not key.endswith(("_low", "_high", "_n"))
     )
@@ -157,19 +157,31 @@ def definitions(rows):
     for variant in variants:
         line = {"definition": variant}
         for measure, heading in MEASURES.items():
-            ours = np.array([row[f"{measure}_{name}@{variant}"] for name in five])
-            best = five[int(ours.argmin() if "↓" in heading else ours.argmax())]
-            agreement = stats.spearmanr(ours, theirs.loc[[EXPLANATIONS[n] for n in five], measure])[0]
-            line[heading] = f"{agreement:+.2f} ({EXPLANATIONS[best].removeprefix('Ours ').strip('()')})"
+            ours = {name: row[f"{measure}_{name}@{variant}"] for name in FIVE}
+            best = (min if "↓" in heading else max)(FIVE, key=ours.get)
+            title = EXPLANATIONS[best].removeprefix("Ours ").strip("()")
+            line[heading] = f"{agreement(row, measure, variant):+.2f} ({title})"
         found.append(line)
     return pd.DataFrame(found)
 
 
-def facts(row, notes):
-    """What the prose of the page on Table 1 says in numbers, for `tables.glue`."""
+def agreement(row, measure, variant):
+    """Spearman's correlation of our five values of a measure, under a variant, with the published five."""
+    ours = [row[f"{measure}_{name}@{variant}"] for name in FIVE]
+    return float(stats.spearmanr(ours, table1().loc[[EXPLANATIONS[name] for name in FIVE], measure])[0])
+
+
+def facts(row, notes, varied):
+    """What the prose of the page on Table 1 says in numbers, for `tables.glue`. varied: the row of `definitions`."""
+    starts = {"whole": "default", "parts": "insertion from blurred parts"}
+    agreed = {
+        f"table1_{measure}_{name}": agreement(varied, measure, variant)
+        for measure in ("insertion", "acc_inc")
+        for name, variant in starts.items()
+    }
     area = {f"table1_area_{name}": float(row[f"area_{name}"]) for name in EXPLANATIONS if f"area_{name}" in row}
     sizes = {"table1_kernel": notes["kernel"], "table1_side": notes["image_size"]}
-    return area | sizes | {"table1_intact": float(row["top1"]), "table1_blurred": float(row["blurred_top1"])}
+    return area | sizes | agreed | {"table1_intact": float(row["top1"]), "table1_blurred": float(row["blurred_top1"])}
 
 
 def trained_facts(row, notes):

@@ -313,7 +313,14 @@ def summary(rows, over, within, prefix):
         "base": "base",
     }
     found = {f"{prefix}_{name}": f"{rows[metric].mean():.0f}" for name, metric in means.items()}
-    line = over[(over["count"] == "top1") & (over["truth"] == "precision")].iloc[0]
-    found[f"{prefix}_precision_accuracy"] = _interval(line["value"], *line["models"])
+    lines = over.set_index(["count", "truth"])
+    correlations = {
+        "precision_accuracy": ("top1", "precision"),
+        "recall_accuracy": ("top1", "recall"),
+        "over_auc": ("auc", "precision"),
+        "over_above": ("above_chance", "precision"),
+    }
+    for name, key in correlations.items():
+        found[f"{prefix}_{name}"] = _interval(lines.loc[key, "value"], *lines.loc[key, "models"])
     names = {"auc": "auc", "mi": "mi", "matches": "matches", "above": "above_chance"}
     return found | {f"{prefix}_within_{name}": f"{within[count, 'f1'][0]:.2f}" for name, count in names.items()}

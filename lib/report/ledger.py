@@ -98,7 +98,7 @@ def evidence(claim):
         return _published_correlation(claim, published.averaged())
     if table == "mutual_knowledge_table3" and claim["statistic"] == "difference":
         return _published_difference(claim, published.averaged())
-    return "stated in words; no number to compare with" if table is None else "see the page"
+    return "stated in words" if table is None else "in words; see the page"
 
 
 def _published_correlation(claim, table):

@@ -52,6 +52,15 @@ def records(run, exhibit):
     return {r["model"]: r for r in [*run.records.values(), *run.further] if r["exhibit"] == exhibit}
 
 
+def if_possible(run, function, **parameters):
+    """`run.rows`, or no rows where none can be had: a page goes on without what lies on nobody's disk."""
+    try:
+        return run.rows(function, **parameters)
+    except UserError as error:
+        print(f"Left out: {error}")
+        return run.rows(function, models=[], **parameters)
+
+
 def kept(run, exhibit):
     """Arrays and notes of an exhibit's records: (dict of model to arrays, dict of model to notes)."""
     return arrays(run, exhibit), {model: r["notes"] for model, r in records(run, exhibit).items()}

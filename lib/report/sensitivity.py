@@ -161,7 +161,7 @@ def summary(survived, found, images, prefix):
         if stands
         else "No conclusion survives."
     )
-    above = found[found["conclusion"] == ABOVE]["value"]
+    above, chosen = found[found["conclusion"] == ABOVE]["value"], found[found["conclusion"] == name]
     spread = published.load("mutual_knowledge_appendix", index="table").loc["Checklist", "value"]
     same = (
         max(line.loc[name, "positive"], line.loc[name, "switches"] - line.loc[name, "positive"])
@@ -172,6 +172,7 @@ def summary(survived, found, images, prefix):
         "survive": text,
         "switches": str(line.loc[name, "switches"]) if name in line.index else "0",
         "same_sign": str(same),
+        "turned": "; ".join(chosen["switch"][chosen["verdict"] == "fails"]) or "none",
         "above_low": f"{above.min():.2f}",
         "above_high": f"{above.max():.2f}",
         "published_spread": str(spread),

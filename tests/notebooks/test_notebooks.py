@@ -77,6 +77,11 @@ def test_a_bad_parameter_stops_the_run_with_one_sentence(case, tmp_path):
     assert page.read_text() == "the last good page" and not list(tmp_path.rglob("*.json"))
 
 
+def test_the_zoo_of_models_that_are_all_supervised(tmp_path):
+    done = run("lib.notebook", "zoo", tmp_path / "page.ipynb", folder=tmp_path, model="RN50-supervised", limit=64)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_papermill_itself_fails_on_an_unknown_parameter(tmp_path):
     notebook = paths.ROOT / "notebooks" / "table3.ipynb"
     done = run("papermill", notebook, "out.ipynb", folder=tmp_path, modle="ViT-L-14")

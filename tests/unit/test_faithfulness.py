@@ -131,7 +131,7 @@ def test_the_blur_is_that_of_opencv(pixels, kernel):
 
 
 def test_the_kernel_spans_its_share_of_the_side():
-    assert [faith.kernel_width(side) for side in (72, 96, 224)] == [65, 87, 201]
+    assert [faith.kernel_width(side) for side in (72, 96, 224)] == [87, 115, 269]
     assert faith.kernel_width(224, 0.05) == faith.kernel_width(72, 0.15) == 11
 
 
@@ -249,7 +249,7 @@ def test_a_row_has_every_measure_of_every_explanation_and_of_its_control(row):
             assert np.allclose(metrics[f"{key}_{name}_gain"], good * (own - random))
         assert np.allclose(metrics[f"area_{name}"], 100 * row["arrays"][f"covered_{name}"][:, -1])
         assert (metrics[f"shown_{name}"] >= 1).all()
-    assert row["notes"]["kernel"] == 65
+    assert row["notes"]["kernel"] == 87
 
 
 def test_measures_are_the_areas_of_the_curves(row):

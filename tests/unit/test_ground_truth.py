@@ -243,6 +243,12 @@ def test_correlations_over_models_are_those_of_scipy(arrays):
     means = [[a[k].mean() for a in arrays.values()] for k in ("auc", "f1_kmeans")]
     assert over.loc[("auc", "f1"), "value"] == pytest.approx(spearmanr(*means)[0])
     table = show.tracking_table(over.reset_index(), show.within_models(arrays), "t", "c")
+    means = {m: 50.0 for m in ("precision_kmeans", "precision_wrong_kmeans", "precision_nearest", "precision_whole")}
+    means |= dict.fromkeys(("placed_kmeans", "placed_null_kmeans", "base"), 5.0)
+    words = show.summary(pd.DataFrame([means]), over.reset_index(), show.within_models(arrays), "t")
+    assert words["t_precision"] == "50" and words["t_recall_accuracy"].startswith(
+        f"{over.loc[('top1', 'recall'), 'value']:.2f}"
+    )
     assert len(table.cells) == 7 * 3 and table.cells["within models [other images]"].iloc[0] == "–"
 
 

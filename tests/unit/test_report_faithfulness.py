@@ -119,6 +119,7 @@ def test_definitions_agree_with_the_published_order_where_the_values_are_the_pub
     assert found.loc["default", "Deletion ↓"] == "+1.00 (K-means)"
     assert found.loc["default", "Insertion ↑"] == "+1.00 (MM-CBM)"
     assert found.loc["turned", "AccInc ↑"] == "-1.00 (MM-ProtoSim)"
+    assert faithfulness.agreement(rows.iloc[0], "insertion", "turned") == pytest.approx(-1)
 
 
 def test_claims_are_taken_from_the_first_row_that_ran():

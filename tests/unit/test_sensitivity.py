@@ -161,4 +161,4 @@ def test_levels_and_strips_are_drawn(made_up, row):
     found = show.conclusions(*made_up, ["base", "turned"], sensitivity.key)
     assert len(show.strips(found)) == 2
     words = show.summary(show.survival(found), found, 96, "s")
-    assert words["s_same_sign"] == "1" and "K above chance" in words["s_survive"]
+    assert words["s_turned"] == "turned" and words["s_same_sign"] == "1" and "K above chance" in words["s_survive"]
