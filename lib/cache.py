@@ -40,14 +40,11 @@ def tensors(key, compute):
     function without arguments, returns dict of str to tensor. Returns that dict, on the CPU. A file that is
     damaged is computed again and a folder that cannot be written is done without; both say so on stderr.
     """
+    found = kept(key)
+    if found is not None:
+        return found
     sha = digest(key)
-    path = cache_folder() / str(key["kind"]) / f"{sha}.safetensors"
-    try:
-        return _read(path, sha)
-    except FileNotFoundError:
-        pass
-    except Exception as error:  # whatever is wrong with a cache file, the answer is to compute it again
-        note(f"Cache file {path.name} of {key['kind']} is damaged ({_reason(error)}); it is computed again.")
+    path = _path(key, sha)
     # cloned, because safetensors refuses tensors that share memory
     result = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in compute().items()}
     try:
@@ -57,9 +54,26 @@ def tensors(key, compute):
     return result
 
 
-def _read(path, sha):
+def kept(key):
+    """The tensors that belong to `key` if they are on disk, else None. A damaged file counts as none."""
+    sha = digest(key)
+    path = _path(key, sha)
     if not path.exists():
-        raise FileNotFoundError(path)
+        return None
+    try:
+        return _read(path, sha)
+    except FileNotFoundError:  # another process replaces it
+        return None
+    except Exception as error:  # whatever is wrong with a cache file, the answer is to compute it again
+        note(f"Cache file {path.name} of {key['kind']} is damaged ({_reason(error)}); it is computed again.")
+        return None
+
+
+def _path(key, sha):
+    return cache_folder() / str(key["kind"]) / f"{sha}.safetensors"
+
+
+def _read(path, sha):
     with safe_open(path, framework="pt") as file:
         about = file.metadata() or {}
         result = {name: file.get_tensor(name) for name in file.keys()}

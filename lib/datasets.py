@@ -134,7 +134,10 @@ def load(name="bestiary", split="val", limit=0, seed=0, on_error="raise"):
         data = _known(name, split, on_error)
     else:
         data = _own(name, split, on_error)
-    return data.subset(spread(data.labels, int(limit), seed)) if 0 < limit < len(data) else data
+    data = data.subset(spread(data.labels, int(limit), seed)) if 0 < limit < len(data) else data
+    if name == "bestiary":
+        data.source.keep(data.indices)
+    return data
 
 
 def spread(labels, limit, seed=0):
@@ -226,9 +229,9 @@ def _known(name, split, on_error):
             f"expected {entry['classes']}; complete it, or give the folder's path to use it as your own."
         )
     if entry["class_names"] == "imagenet":
-        from open_clip import IMAGENET_CLASSNAMES
+        from lib.models import open_clip
 
-        classes = list(IMAGENET_CLASSNAMES)  # by index only: 1000 classes have 998 distinct names
+        classes = list(open_clip.IMAGENET_CLASSNAMES)  # by index only: 1000 classes have 998 distinct names
     else:
         classes = [re.sub(r"[_-]+", " ", f.name) for f in folders]
     files = [_images_in(f) for f in folders]

@@ -12,17 +12,18 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pandas as pd
 import torch
 from PIL import Image
 from torch.nn import functional as F
-from torchvision.transforms import functional as tv
 
-from lib import cache
+from lib import cache, operators  # noqa: F401  before open_clip and torchvision
 from lib.datasets import THREADS, ImageDataset
 from lib.errors import UserError, nearest, some
 from lib.paths import DATA, download_folder
+
+import open_clip  # isort: skip
+from torchvision.transforms import functional as tv  # isort: skip
 
 VERSION = 1  # raise it when an embedding comes out different: it is part of every cache key
 MINIATURE = DATA / "bestiary"

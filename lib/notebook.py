@@ -365,8 +365,6 @@ def main(arguments=None):
     """Command line: exhibit, optional page, and papermill's `-p name value`."""
     import argparse
 
-    from papermill.exceptions import PapermillExecutionError
-
     parser = argparse.ArgumentParser(prog="python -m lib.notebook", description=__doc__)
     parser.add_argument("exhibit")
     parser.add_argument("page", nargs="?", help="the executed notebook; without it, only records")
@@ -383,7 +381,9 @@ def main(arguments=None):
         print(options.exhibit, *(value for _, value in options.p), f"{seconds:.0f} s")
     except UserError as error:
         sys.exit(f"{options.exhibit}: UserError: {error}")
-    except PapermillExecutionError as error:
+    except Exception as error:
+        if not hasattr(error, "ename"):  # only papermill's has: its package is loaded for pages, not for records
+            raise
         sys.exit(f"{options.exhibit}: {error.ename}: {error.evalue}")
 
 

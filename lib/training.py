@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,6 +27,8 @@ from lib import classifiers, datasets, models, zeroshot
 from lib.bestiary import ADVERSARIAL, SPECIES, SPLITS, Bestiary, rendered
 from lib.errors import UserError, nearest
 from lib.paths import DATA, cache_folder
+
+import open_clip  # isort: skip  after lib.models, which prepares it
 
 FOLDER = DATA / "bestiary"
 PIXELS = 128  # side of the pictures that the pool keeps

@@ -6,6 +6,7 @@ pictures are drawn, and how many processes draw them, changes nothing.
 
 import hashlib
 import json
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +34,7 @@ SPLITS = {
     "adversarial": (8, 8),
 }
 SHIFTS = ("v2", "renditions", "sketch", "objects", "adversarial")
+MOST = 3000  # pictures that an album holds; one takes 64 kB
 ADVERSARIAL = Path(__file__).parents[2] / "data" / "bestiary" / "adversarial.json"
 
 
@@ -132,6 +134,46 @@ def rendered(split, index, size):
     return circled(pixels, labels, what.circle, part, rng), labels, marked
 
 
+class Album:
+    """Pictures of a split that need not be drawn again: read from the cache, where they lie once all have been drawn.
+
+    numbers: of the pictures in their split's stream, int [n]. Called with one of them it gives what `rendered` does,
+    without the marked descriptor: uint8 [size, size, 3] and [size, size].
+    """
+
+    def __init__(self, split, size, numbers):
+        self.split, self.size = split, size
+        self.place = {int(number): k for k, number in enumerate(numbers)}
+        about = {"version": VERSION, "pillow": PIL.__version__.split(".")[0], "split": split, "size": size}
+        self.key = {"kind": "pictures", **about, "numbers": list(self.place)}
+        self.pictures, self.drawn, self.lock = None, None, threading.Lock()
+
+    def __call__(self, number):
+        from lib import cache
+
+        with self.lock:  # images are read by threads
+            if self.drawn is None:
+                self.pictures, self.drawn = self._arrays(cache.kept(self.key)), set()
+        if self.pictures:
+            return tuple(array[self.place[number]] for array in self.pictures)
+        found = rendered(self.split, number, self.size)[:2]
+        with self.lock:
+            self.drawn.add(number)
+            if len(self.drawn) == len(self.place) and not self.pictures:
+                self.pictures = self._arrays(cache.tensors(self.key, self._tensors))
+        return found
+
+    def _tensors(self):
+        import torch
+
+        drawn = [rendered(self.split, number, self.size)[:2] for number in self.place]
+        both = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*drawn, strict=True))
+        return dict(zip(("pixels", "parts"), both, strict=True))
+
+    def _arrays(self, found):
+        return found and (found["pixels"].numpy(), found["parts"].numpy())
+
+
 class Bestiary:
     """One split of the bestiary.
 
@@ -147,6 +189,7 @@ class Bestiary:
         self.descriptors = [s.descriptors for s in SPECIES]
         self.indices = self._indices()
         self.labels = self.indices % len(SPECIES)
+        self._album = None
 
     def _indices(self):
         """Numbers of the pictures in their split's stream; `adversarial` is a stored choice of that stream."""
@@ -164,8 +207,16 @@ class Bestiary:
         what = [VERSION, PIL.__version__.split(".")[0], self.split, self.size, self.indices.tolist(), species]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
+    def keep(self, indices):
+        """Draw these pictures once and for all: see `Album`. More than `MOST` are not kept."""
+        numbers = self.indices[indices]
+        self._album = Album(self.split, self.size, numbers) if len(numbers) <= MOST else None
+
     def _draw(self, i):
-        return rendered(self.split, int(self.indices[i]), self.size)
+        number = int(self.indices[i])
+        if self._album and number in self._album.place:
+            return self._album(number)
+        return rendered(self.split, number, self.size)[:2]
 
     def image(self, i):
         """Picture `i`: PIL image, RGB, size x size."""
@@ -191,7 +242,7 @@ class Bestiary:
     def marked(self, i):
         """The descriptor whose part a red ellipse marks in picture `i`; None in most pictures."""
         what, _ = plan(self.split, int(self.indices[i]))
-        return self._draw(int(i))[2] if what.circle else None
+        return rendered(self.split, int(self.indices[i]), self.size)[2] if what.circle else None
 
     def caption(self, i):
         """What an honest web page says beside picture `i`."""

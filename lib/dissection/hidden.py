@@ -125,7 +125,7 @@ def neuron(
     highest SoftWPMI score. Metrics "what/similarity" of the neuron: best (its interval over resampled probes),
     stability (%), correlation and auprc on held-out images (theirs over resampled such images). Arrays: top (places in
     the probe of its `shown` top images), activation, and of the whole layer label, score and stability. Notes: words
-    (three best a similarity), layer_words, layer, unit. Raises UserError for a unit that the layer lacks, or a dead one.
+    (three best a similarity), layer_words, layer, unit. Raises UserError for a unit not in the layer, or a dead one.
     """
     setting = Setting(model, data, clip, "", prompt, probe_images, seed)
     found, texts = setting.concepts(concepts)

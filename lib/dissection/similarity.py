@@ -25,9 +25,7 @@ MIN_PROB = 1e-7
 STORE = 2**31  # bytes of probabilities that are kept rather than computed twice
 FEW = 5000  # concepts below which the errors of a bfloat16 product do not average out well in a softmax
 SMALL = 1e7  # images x concepts up to which everything is float64 at once
-BLOCK = (
-    2**22
-)  # numbers of a block; larger ones are given back to the system each time, which costs more than to fill them
+BLOCK = 2**22  # numbers of a block; larger ones go back to the system each time, which costs more than to fill them
 LONGEST_FACTOR = {torch.float32: 80.0, torch.float64: 600.0}  # sum of logs that a product may reach
 
 

@@ -14,7 +14,7 @@ from lib import zeroshot
 from lib.errors import UserError
 from lib.mutual import boost, foreground, ground_truth, matching
 from lib.mutual import parts as part_finding
-from lib.mutual.explain import PART_METHODS, find, name_parts
+from lib.mutual.explain import PART_METHODS, find_all, name_parts
 from lib.paths import datasets_folder
 
 VERSION = 1  # raise it when a row's numbers change
@@ -195,8 +195,7 @@ def entropies(clip, data, parts=5, per_part=3, unit="nats", top=500, group="labe
     the named descriptors.
     """
     metrics, known = {}, ground_truth.held(data) if data.name == "bestiary" else None
-    for name in PART_METHODS:
-        found = find(clip, data, name, parts, group=group, seed=seed, keep_maps=False)
+    for name, found in find_all(clip, data, PART_METHODS, parts, group=group, seed=seed, keep_maps=False).items():
         by_method = {m: name_parts(clip, data, found, m, per_part, top)[:2] for m in matching.METHODS}
         for method, (by_part, ids) in by_method.items():
             metrics[f"entropy_{method}_{name}"] = entropy(by_part, unit)

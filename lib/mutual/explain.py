@@ -6,6 +6,7 @@ parts -> red-circle prompts -> descriptors by optimal transport. Each step is a 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -89,10 +90,15 @@ def embed_parts(clip, pixels, label_maps, count, batch_size=256):
     return matching.by_image(embedded, image_index, part_index, len(pixels), count)
 
 
-def find(
+def find(clip, data, method="kmeans", parts=5, **options):
+    """The parts of every image of `data` and their embeddings: `Parts`. Options as in `find_all`."""
+    return find_all(clip, data, (method,), parts, **options)[method]
+
+
+def find_all(
     clip,
     data,
-    method="kmeans",
+    methods=PART_METHODS,
     parts=5,
     setting=None,
     scope="class",
@@ -103,37 +109,60 @@ def find(
     batch_size=256,
     keep_maps=True,
 ):
-    """The parts of every image of `data` and their embeddings: `Parts`, kept in the cache. Options as in `explain`."""
+    """The parts of every image by each method, dict of method to `Parts`, kept in the cache.
+
+    keep_maps: False leaves the label maps out. The other options are those of `explain`.
+    """
     if group not in ("label", "predicted"):
         raise UserError(f"Images were to be grouped by '{group}'; choose 'label' or 'predicted'.")
     setting = setting or foreground.setting_of(clip)
     labels = data.labels if group == "label" else predictions(clip, data, batch_size)
-    about = {"setting": setting, "method": method, "parts": parts, "scope": scope, "components": components}
-    about |= {"crf": crf, "seed": seed if method == "kmeans" else None}
-    found = {}
+    about = {"setting": setting, "parts": parts, "scope": scope, "components": components, "crf": crf}
+    found = {method: {} for method in methods}
     for members in _chunks(foreground.groups(labels)):
         every = np.concatenate(members)
         key = {"kind": "parts", "version": PARTS_VERSION, "model": clip.identity, **about, "n": len(every)}
         key |= {"images": data.subset(every).fingerprint, "groups": cache.digest({"sizes": [*map(len, members)]})}
-
-        def compute(members=members):
-            options = (method, parts, setting, scope, components, crf, seed, batch_size)
-            rows = [_find_group(clip, data, group, *options) for group in members]
-            return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-
-        for name, values in cache.tensors(key, compute).items():
-            if name != "label_maps" or keep_maps:
-                found.setdefault(name, values.new_zeros(len(data), *values.shape[1:]))[every] = values
-    return Parts(found["embedded"], found["present"], found["foreground"], found.get("label_maps"))
+        where = (setting, scope, components, crf)
+        for method, chunk in _find_chunk(clip, data, members, methods, key, where, parts, seed, batch_size).items():
+            for name in chunk if keep_maps else chunk.keys() - {"label_maps"}:
+                values = chunk[name]
+                found[method].setdefault(name, values.new_zeros(len(data), *values.shape[1:]))[every] = values
+    return {
+        method: Parts(v["embedded"], v["present"], v["foreground"], v.get("label_maps")) for method, v in found.items()
+    }
 
 
-def _find_group(clip, data, members, method, parts, setting, scope, components, crf, seed, batch_size):
-    """What `Parts` holds of the images of one group, a dict of tensors."""
+def _find_chunk(clip, data, members, methods, key, where, parts, seed, batch_size):
+    """What `Parts` holds of some groups, by each method, from the cache or found now: dict of method to tensors."""
+
+    @lru_cache(len(members) if len(methods) > 1 else 1)  # the methods share what is read of a group
+    def read(k):
+        return _read_group(clip, data, members[k], *where)
+
+    def compute(method):
+        rows = [_find_group(clip, *read(k), method, parts, seed, batch_size) for k in range(len(members))]
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+    found = {}
+    for method in methods:
+        by = {"method": method, "seed": seed if method == "kmeans" else None}
+        found[method] = cache.tensors(key | by, partial(compute, method))
+    return found
+
+
+def _read_group(clip, data, members, setting, scope, components, crf):
+    """What all methods start from: the pixels of a group, its patch features, its foreground, and that as pixels."""
     pixels = clip.pixels(data.image(i) for i in members)
     features, mask = foreground.masks(clip, pixels, setting, scope, components)
+    return pixels, features, mask, part_finding.dense_crf(pixels, mask) if crf else None
+
+
+def _find_group(clip, pixels, features, mask, outline, method, parts, seed, batch_size):
+    """What `Parts` holds of the images of one group, a dict of tensors."""
     label_maps = find_parts(features, mask, method, parts, seed)
-    if crf:
-        label_maps = cut_out(label_maps, part_finding.dense_crf(pixels, mask))
+    if outline is not None:
+        label_maps = cut_out(label_maps, outline)
     embedded, present = embed_parts(clip, pixels, label_maps, parts, batch_size)
     share = mask.float().mean((1, 2))
     return {"embedded": embedded, "present": present, "foreground": share, "label_maps": label_maps.to(torch.int8)}
@@ -226,8 +255,8 @@ def explain(
     rules = {"top": top, "candidate_rule": candidate_rule, "relevance_rule": relevance_rule, "offset": offset}
     where = {"setting": setting, "scope": scope, "components": components, "group": group, "crf": crf}
     ids, by_part, shown, few = {}, {}, {}, {}
-    for name in part_methods:
-        found = find(clip, data, name, parts, **where, seed=seed, batch_size=batch_size, keep_maps=False)
+    every = find_all(clip, data, part_methods, parts, **where, seed=seed, batch_size=batch_size, keep_maps=False)
+    for name, found in every.items():
         by_part[name], ids[name], few[name] = name_parts(clip, data, found, matching_method, per_part, **rules)
         shown[name] = found.present.sum(1).numpy()
     return Explanations(

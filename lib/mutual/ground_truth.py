@@ -14,7 +14,7 @@ from lib.bestiary.species import PART_OF_TRAIT, PARTS, TRAITS
 from lib.datasets import spread
 from lib.errors import UserError
 from lib.mutual import information, matching
-from lib.mutual.explain import PART_METHODS, PARTS_VERSION, Parts, embed_parts, find, name_parts
+from lib.mutual.explain import PART_METHODS, PARTS_VERSION, Parts, embed_parts, find, find_all, name_parts
 from lib.mutual.table3 import language_size
 
 VERSION = 1  # raise it when a row's numbers change
@@ -245,8 +245,7 @@ def row(clip, data, parts=5, per_part=3, top_u=0, seed=0):
     predicted = (clip.embed_images(data) @ by_class.T).argmax(1).cpu().numpy()
     concepts = clip.embed_texts([data.descriptor_prompt.format(text) for text in data.bank])
     metrics, arrays = {"top1": 100.0 * (predicted == data.labels)}, {"predicted": predicted, "labels": data.labels}
-    for method in PART_METHODS:
-        found = find(clip, data, method, parts, seed=seed)
+    for method, found in find_all(clip, data, PART_METHODS, parts, seed=seed).items():
         counts = patch_counts(truth, found.label_maps.shape[1:])
         scores = part_scores(found.label_maps, counts, parts, seed)
         there = in_place(confusion(found.label_maps, counts, parts), part_of)
@@ -257,7 +256,7 @@ def row(clip, data, parts=5, per_part=3, top_u=0, seed=0):
             metrics |= {f"{key}_{suffix}": value for key, value in scored.items() if key != "base"}
             arrays |= {f"ids_{suffix}": ids.numpy(), f"part_ids_{suffix}": by_part.numpy()}
         metrics |= {f"{key}_{method}": value for key, value in scores.items()}
-    found, ids = None, arrays["ids_kmeans"]
+    ids = arrays["ids_kmeans"]
     size = min(language_size(data, top_u), len(data.bank))
     language = information.language_concepts((by_class @ concepts.T).cpu(), np.arange(len(by_class)), size)
     metrics |= trackers(ids, language, predicted, parts * per_part + 1)
@@ -274,7 +273,8 @@ def row(clip, data, parts=5, per_part=3, top_u=0, seed=0):
 def label_maps(clip, data, parts=5, seed=0):
     """The parts found by PCA and by K-means: dict of name to int8 [n, h, w], -1 outside."""
     names = {"pca": "parts by PCA", "kmeans": "by K-means"}
-    return {title: find(clip, data, method, parts, seed=seed).label_maps.numpy() for method, title in names.items()}
+    found = find_all(clip, data, tuple(names), parts, seed=seed)
+    return {title: found[method].label_maps.numpy() for method, title in names.items()}
 
 
 def trackers(ids, language, predicted, length):

@@ -10,7 +10,7 @@ import numpy as np
 from lib import zeroshot
 from lib.errors import UserError
 from lib.mutual import foreground, information
-from lib.mutual.explain import Parts, find, name_parts
+from lib.mutual.explain import Parts, find, find_all, name_parts
 from lib.mutual.table3 import language_size
 
 VERSION = 1  # raise it when a row's numbers change
@@ -69,7 +69,7 @@ def row(clip, data, classes=5, parts=5, crf=False, seed=0):
     all); without a class there the whole data serve. crf: turn that switch too (needs pydensecrf2). A switch that does
     not apply to the model has no value. Also top1.
     """
-    base = {name: find(clip, data, name, parts, seed=seed, keep_maps=False) for name in ("kmeans", "pca")}
+    base = find_all(clip, data, parts=parts, seed=seed, keep_maps=False)
     world = _World(clip, data)
     metrics = {"top1": 100.0 * (world.predicted == data.labels)}
     for switch, change in ({"base": {}} | READINGS).items():

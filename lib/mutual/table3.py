@@ -4,7 +4,7 @@ import numpy as np
 
 from lib.errors import UserError
 from lib.mutual import foreground, information
-from lib.mutual.explain import explain
+from lib.mutual.explain import explain, find
 
 VERSION = 1  # raise it when a row's numbers change: records of another version are computed anew
 NULL_DRAWS = 20
@@ -129,8 +129,11 @@ def row(
     metrics["foreground"] = 100.0 * found.foreground
     metrics["no_foreground"] = 100.0 * (found.foreground == 1)
     if data.name == "bestiary":  # only there is the true animal known
+        where = {key: options[key] for key in ("scope", "components", "group", "crf") if key in options}
+        maps = find(clip, data, next(iter(found.vision_ids)), parts, setting=read_at, seed=seed, **where).label_maps
+        iou = foreground.intersection_over_union(maps >= 0, foreground.animals(data, range(len(data))))
         published = foreground.setting_of(clip, published=True)
-        metrics["foreground_iou"] = 100.0 * foreground.localisation(clip, data, read_at)
+        metrics["foreground_iou"] = 100.0 * iou
         metrics["foreground_iou_published"] = 100.0 * foreground.localisation(clip, data, published)
     notes = {
         "top_u": top_u,

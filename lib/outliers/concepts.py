@@ -105,20 +105,19 @@ def average_precision(ranked, positives):
     keys = 2 * ranked
     keys[:, positives:] += 1
     keys.sort(axis=1)
-    return np.stack([_ap(keys >> 1, 1 - (keys & 1)), _ap((keys >> 1)[:, ::-1], 1 - (keys & 1)[:, ::-1])])
-
-
-def _ap(ranked, hit):
-    """AP along the last axis: sorted ranks [D, m] and whether each is a positive [D, m]."""
-    found = np.cumsum(hit, axis=1, dtype=np.int32)
-    seen = np.arange(1, hit.shape[1] + 1)
-    last = np.ones(hit.shape, dtype=bool)
-    last[:, :-1] = ranked[:, 1:] != ranked[:, :-1]
-    if not last.all():  # ties: each takes the counts at the end of its threshold
-        end = np.where(last, seen - 1, hit.shape[1])
-        end = np.minimum.accumulate(end[:, ::-1], axis=1)[:, ::-1]
-        found, seen = np.take_along_axis(found, end, axis=1), end + 1
-    return (hit * (found / seen)).sum(axis=1) / hit.sum(axis=1)
+    hit, m = 1 - (keys & 1), keys.shape[1]
+    found, seen = np.cumsum(hit, axis=1, dtype=np.int32), np.arange(1, m + 1)
+    keys >>= 1
+    if (keys[:, 1:] == keys[:, :-1]).any():  # ties: each takes the counts at the end of its threshold
+        last = np.concatenate([keys[:, 1:] != keys[:, :-1], np.ones((len(keys), 1), bool)], axis=1)
+        first = np.concatenate([np.ones((len(keys), 1), bool), last[:, :-1]], axis=1)
+        end = np.minimum.accumulate(np.where(last, seen - 1, m)[:, ::-1], axis=1)[:, ::-1]
+        start = np.maximum.accumulate(np.where(first, seen - 1, 0), axis=1)
+        up = np.take_along_axis(found, end, axis=1) / (end + 1)
+        down = (positives - np.take_along_axis(found - hit, start, axis=1)) / (m - start)
+    else:  # from the other end, all the positives but those before have been found
+        up, down = found / seen, (positives - found + hit) / (m - seen + 1)
+    return np.stack([(hit * up).sum(axis=1), (hit * down).sum(axis=1)]) / positives
 
 
 def precisions(ranked, labels, choice, draws=DRAWS, most=MOST, seed=0, balanced=True):
@@ -196,10 +195,12 @@ def resampled(ranked, labels, choice, chosen, resamples=300, draws=DRAWS, most=M
 def weighted(ranked, positives, weights):
     """AP with weighted images: ranks int [m], weights [resamples, m] -> float64 [resamples]; positives come first."""
     order = np.argsort(ranked, kind="stable")
-    sorted_ranks, weights = ranked[order], weights[:, order].astype(np.float64)
-    hits = weights * (order < positives)
-    found, seen = np.cumsum(hits, axis=1), np.cumsum(weights, axis=1)
-    end = np.searchsorted(sorted_ranks, sorted_ranks, side="right") - 1
+    sorted_ranks, weights, positive = ranked[order], weights[:, order], order < positives
+    # whole numbers, and only what a positive needs: this is most of the time that a model's row takes
+    seen = np.cumsum(weights, axis=1, dtype=np.int32)
+    found = np.cumsum(weights * positive, axis=1, dtype=np.int32)
+    end = np.searchsorted(sorted_ranks, sorted_ranks[positive], side="right") - 1
+    hits = weights[:, positive]
     with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.where(seen[:, end] > 0, found[:, end] / seen[:, end], 0)
-        return (hits * precision).sum(axis=1) / hits.sum(axis=1)
+        # a positive that a resample lacks has weight 0, and 0 images may have been seen by then
+        return (hits * (found[:, end] / np.maximum(seen[:, end], 1))).sum(axis=1) / hits.sum(axis=1)

@@ -66,13 +66,14 @@ def bestiary(count=IMAGES, stream="val"):
     used = SPLITS[stream][1] * len(world.classes)
     world.indices = used + np.arange(count)
     world.labels = world.indices % len(world.classes)
-    kept = _Kept(world)
+    world.keep(np.arange(count))
     shows = [set(world.true_descriptors(i)) for i in range(count)]
     concepts = [
         (text, KINDS.get(trait, "part")) for trait, values in TRAITS.items() for text in values.values() if text
     ]
     columns = {name: ([name in found for found in shows], kind) for name, kind in concepts}
-    columns |= {f"{part} visible": (kept.parts[:, k], "part") for k, part in enumerate(PARTS) if k}
+    visible = np.stack([np.bincount(world.label_map(i).ravel(), minlength=len(PARTS)) for i in range(count)]) > VISIBLE
+    columns |= {f"{part} visible": (visible[:, k], "part") for k, part in enumerate(PARTS) if k}
     if stream == "web":
         styles = [world.style(i) for i in range(count)]
         columns |= {f"style: {s}": ([style == s for style in styles], "style") for s in sorted(set(styles))}
@@ -83,34 +84,11 @@ def bestiary(count=IMAGES, stream="val"):
         split=f"{stream}-probe",
         labels=world.labels.astype(np.int64),
         fingerprint=world.fingerprint,
-        source=kept,
+        source=world,
         indices=np.arange(count),
     )
     labels = np.stack([np.asarray(column, dtype=bool) for column, _ in columns.values()], axis=1)
     return Probe(images, labels, list(columns), [kind for _, kind in columns.values()])
-
-
-class _Kept:
-    """The probe's pictures, drawn once and kept in the cache: all models of a page look at the same ones."""
-
-    def __init__(self, world):
-        self.world = world
-        key = {"kind": "probe_images", "version": VERSION, "split": world.split, "images": world.fingerprint}
-        found = cache.tensors(key, self._draw)
-        self.pixels, self.parts = found["pixels"].numpy(), found["parts"].numpy()
-
-    def _draw(self):
-        from lib.bestiary.species import PARTS
-
-        n, size = len(self.world), self.world.size
-        pixels, parts = np.empty((n, size, size, 3), np.uint8), np.empty((n, len(PARTS)), bool)
-        for i in range(n):
-            pixels[i] = np.asarray(self.world.image(i))
-            parts[i] = np.bincount(self.world.label_map(i).ravel(), minlength=len(PARTS)) > VISIBLE
-        return {"pixels": torch.from_numpy(pixels), "parts": torch.from_numpy(parts)}
-
-    def image(self, i):
-        return Image.fromarray(self.pixels[i])
 
 
 def broden(count=0):

@@ -191,9 +191,7 @@ def kept_bars(panels):
 
 def arrays_of(run, exhibit, model):
     """The arrays of a model's record of one of the run's exhibits; {} where it was not run."""
-    records = [*run.records.values(), *run.further]
-    found = [r for r in records if r["exhibit"] == exhibit and r["model"] == model]
-    return record.arrays(found[0]) if found else {}
+    return record.arrays_of_run(run, exhibit).get(model, {})
 
 
 def not_known():

@@ -9,7 +9,7 @@ from scipy import stats
 
 from lib.report import published, record, statistics
 from lib.report.figures import CYCLE, LINES, style
-from lib.report.tables import Table, number, plain
+from lib.report.tables import Table, not_run, number, plain
 
 NAMES = {
     "cos": "cos",
@@ -32,14 +32,7 @@ USUAL, UNLIKE = ("val", "web"), ("habitat", "sketch")  # probes like the target'
 # --- gathering
 
 
-def records(run, exhibit):
-    """The records of an exhibit that a run has found or made: dict of model to record."""
-    return {r["model"]: r for r in [*run.records.values(), *run.further] if r["exhibit"] == exhibit}
-
-
-def arrays(run, exhibit):
-    """The arrays of an exhibit's records: dict of model to dict of ndarrays."""
-    return {model: record.arrays(r) for model, r in records(run, exhibit).items()}
+records, arrays = record.of_run, record.arrays_of_run
 
 
 def pooled(found, name):
@@ -63,11 +56,6 @@ def grid(found, pattern, probes, similarities, spec=".1f", seed=0):
         cells = {p: cell(pooled(found, pattern.format(probe=p, name=name)), spec, seed) for p in probes}
         lines.append({"similarity": NAMES[name]} | cells)
     return lines
-
-
-def not_run(reason, name, caption):
-    """A numbered table that says why an exhibit was not run."""
-    return Table(pd.DataFrame({"not run": [reason]}), name, caption)
 
 
 # --- Tables 1 and 3

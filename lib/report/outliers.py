@@ -11,7 +11,7 @@ import pandas as pd
 from lib.errors import UserError
 from lib.report import published, record, statistics
 from lib.report.figures import CYCLE, LINES, style
-from lib.report.tables import Table, number, plain
+from lib.report.tables import not_run, number, plain
 
 GROUPS = {
     "contrastive": "zero-shot",
@@ -47,9 +47,7 @@ def measured(run, of_model, of_file, files, exhibit=None, **parameters):
     return frame, {t: r["arrays"] for t, r in results.items()}, {t: r["notes"] for t, r in results.items()}
 
 
-def records(run, exhibit):
-    """The records of an exhibit that a run has found or made: dict of model to record."""
-    return {r["model"]: r for r in [*run.records.values(), *run.further] if r["exhibit"] == exhibit}
+records, arrays = record.of_run, record.arrays_of_run
 
 
 def if_possible(run, function, **parameters):
@@ -64,11 +62,6 @@ def if_possible(run, function, **parameters):
 def kept(run, exhibit):
     """Arrays and notes of an exhibit's records: (dict of model to arrays, dict of model to notes)."""
     return arrays(run, exhibit), {model: r["notes"] for model, r in records(run, exhibit).items()}
-
-
-def arrays(run, exhibit):
-    """The arrays of an exhibit's records: dict of model to dict of ndarrays."""
-    return {model: record.arrays(r) for model, r in records(run, exhibit).items()}
 
 
 def described(rows):
@@ -205,11 +198,6 @@ def signs(rows, values, others):
     return int(sum(pairs)), len(pairs)
 
 
-def not_run(name, caption, reason):
-    """A card in place of a table whose data cannot be had."""
-    return Table(pd.DataFrame({"not run": [reason]}), name, f"{caption} (not run)")
-
-
 # --- kurtosis
 
 
@@ -257,7 +245,7 @@ def public(load, function):
 def real_table(results, reason, name, caption):
     """The table of kurtosis on public embeddings of real CLIP, or a card that says why it is missing."""
     if not results:
-        return not_run(name, caption, reason)
+        return not_run(reason, name, caption)
     lines = []
     for title, result in results.items():
         m = result["metrics"]
@@ -467,7 +455,7 @@ def _upright(frame):
 def real_directions(result, reason, name, caption):
     """The table of directions of a head made of captions, on public embeddings; or a card that says why not."""
     if not result:
-        return not_run(name, caption, reason)
+        return not_run(reason, name, caption)
     lines = []
     for suffix, title in (("", "as it is"), ("_centred", "row-centred")):
         m = result["metrics"]

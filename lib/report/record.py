@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 
 from lib import paths
-from lib.report import statistics
 
 CLAIMS = "claims.json"
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "scipy", "scikit-learn", "pillow")
@@ -133,8 +132,20 @@ def arrays(entry):
     return load_file(entry["folder"] / entry["arrays"]) if entry["arrays"] else {}
 
 
+def of_run(run, exhibit):
+    """The records of an exhibit that a run has found or made: dict of model to record."""
+    return {r["model"]: r for r in [*run.records.values(), *run.further] if r["exhibit"] == exhibit}
+
+
+def arrays_of_run(run, exhibit):
+    """The arrays of an exhibit's records: dict of model to dict of ndarrays."""
+    return {model: arrays(r) for model, r in of_run(run, exhibit).items()}
+
+
 def summary(metrics, seed):
     """Metrics as they stand in a record, and those that were given image by image, as arrays: two dicts."""
+    from lib.report import statistics  # with scipy, which a process that only starts a notebook can do without
+
     by_image = {name: np.asarray(x) for name, x in metrics.items() if np.ndim(x) and not isinstance(x, tuple)}
     averaged = {}
     for n in {len(x) for x in by_image.values()}:  # numbers of as many images share their draws

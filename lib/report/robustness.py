@@ -10,8 +10,8 @@ from lib.bestiary import SHIFTS
 from lib.errors import UserError
 from lib.report import outliers, statistics
 from lib.report.figures import CYCLE, style
-from lib.report.outliers import LOOKS, MARKERS, interval, not_run, ran, text
-from lib.report.tables import number, plain
+from lib.report.outliers import LOOKS, MARKERS, interval, ran, text
+from lib.report.tables import not_run, number, plain
 
 DRAWS = 1000
 
@@ -339,9 +339,8 @@ def public_table(testbed, name, caption):
     try:
         table, _ = testbed.effective(testbed.public_accuracies(), testbed.baselines())
     except UserError:
-        return not_run(
-            name, caption, "the testbed's table could not be fetched; see `your_own` for COMPANION_DOWNLOADS"
-        )
+        reason = "the testbed's table could not be fetched; see `your_own` for COMPANION_DOWNLOADS"
+        return not_run(reason, name, caption)
     columns = [c for c in table if not c.endswith(("_low", "_high"))]
     lines = [
         {"model": model.removesuffix("-quickgelu"), "pretraining": data, "ImageNet": number(row["top1"], ".1f")}

@@ -85,6 +85,11 @@ def plain(frame, name, caption, formats=None):
     return Table(pd.DataFrame(cells), name, caption)
 
 
+def not_run(reason, name, caption):
+    """A card in place of a table whose data cannot be had: why it was not run."""
+    return Table(pd.DataFrame({"not run": [reason]}), name, f"{caption.rstrip('. ')} (not run)")
+
+
 def cell(row, metric, spec=".2f"):
     """A metric with its interval, e.g. "3.61 [3.40, 3.82]"; a dash where there is no number."""
     value, low, high = (row.get(k, np.nan) for k in (metric, f"{metric}_low", f"{metric}_high"))

@@ -6,6 +6,7 @@ import numpy as np
 import open_clip
 import pytest
 
+from lib import bestiary, datasets
 from lib.bestiary import SHIFTS, SPECIES, SPLITS, Bestiary, captions, circled, plan
 from lib.bestiary.species import PART_OF_TRAIT, PARTS, TRAITS, all_species
 from lib.paths import DATA
@@ -151,3 +152,30 @@ def test_merges_by_hand():
     merges = captions.vocabulary(["ab ab ab", "abc"], most=1)
     assert merges == ["a b</w>"]
     assert captions.merge(("a", "b", "a", "b"), ("a", "b")) == ("ab", "ab")
+
+
+def test_an_album_gives_the_pictures_that_are_drawn_and_keeps_them_once_all_have_been(fresh_cache, monkeypatch):
+    numbers = [0, 7, 50]
+    drawn = [bestiary.rendered("val", number, 64)[:2] for number in numbers]
+    album = bestiary.Album("val", 64, numbers)
+    album(0), album(7)
+    assert not list(fresh_cache.rglob("*.safetensors"))  # two of three
+    album(50)
+    assert len(list(fresh_cache.rglob("pictures/*.safetensors"))) == 1
+    monkeypatch.setattr(bestiary, "rendered", None)  # from here on nothing can be drawn
+    for again in (album, bestiary.Album("val", 64, numbers)):
+        for number, expected in zip(numbers, drawn, strict=True):
+            assert all(np.array_equal(a, b) for a, b in zip(again(number), expected, strict=True))
+
+
+def test_pictures_of_a_dataset_are_the_same_drawn_or_kept(fresh_cache):
+    data = datasets.load("bestiary", limit=4)
+    before = [np.asarray(data.image(i)) for i in range(4)]
+    masks = [data.part_masks(i) for i in range(4)]
+    again = datasets.load("bestiary", limit=4)
+    assert again.source._album(int(again.indices[0])) and again.source._album.pictures is not None
+    for i in range(4):
+        assert np.array_equal(np.asarray(again.image(i)), before[i])
+        assert {k: v.tolist() for k, v in again.part_masks(i).items()} == {k: v.tolist() for k, v in masks[i].items()}
+    outside = int(np.setdiff1d(np.arange(len(again.source)), again.indices)[0])
+    assert again.source.image(outside).size == (128, 128)  # not in the album: drawn as ever

@@ -7,7 +7,7 @@ import torch
 from lib import datasets, models
 from lib.errors import UserError
 from lib.mutual import foreground, information, table3
-from lib.mutual.explain import embed_parts, explain
+from lib.mutual.explain import embed_parts, explain, find, find_all
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,17 @@ def test_parts_are_kept_and_found_again(clip, data, fresh_cache, monkeypatch):
     for other in ({"parts": 4}, {"seed": 1}, {"method": "pca"}, {"scope": "image"}, {"components": "all"}):
         with pytest.raises(TypeError):  # other parts have a place of their own, so these had to be computed
             module.find(clip, data, **other)
+
+
+def test_methods_that_share_a_reading_find_what_each_finds_alone(clip, data, fresh_cache, monkeypatch):
+    alone = {method: find(clip, data, method) for method in ("pca", "kmeans")}
+    monkeypatch.setenv("COMPANION_CACHE", str(fresh_cache / "another"))
+    reads, masks = [], foreground.masks
+    monkeypatch.setattr(foreground, "masks", lambda *a, **k: reads.append(1) or masks(*a, **k))
+    for method, found in find_all(clip, data).items():
+        for name, values in vars(found).items():
+            assert torch.equal(values, getattr(alone[method], name))
+    assert len(reads) == 3  # once for each of three groups
 
 
 def test_an_interrupted_search_goes_on_from_the_last_whole_chunk(clip, data, fresh_cache, monkeypatch):
