@@ -35,8 +35,9 @@ EXHIBITS = {
     "neurons": "dissection",
     "describe_class": "dissection",
 }
-# pages that read the records or explanations of others
+# pages that read the records or explanations of others, or look at pictures that one of them draws for all
 AFTER = {"effective_robustness": ["zoo", "kurtosis", "privileged_directions", "concepts"]}
+AFTER |= {page: ["describe_class"] for page in ("dissection", "dissection_places", "missing_concepts", "neurons")}
 FROM_TABLE3 = ["table2", "table3", "figure3", "ground_truth", "explain", "matching", "sensitivity"]
 MODELS = [row["name"] for row in csv.DictReader(open("data/models.csv")) if "mutual" in row["sets"].split()]
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -191,6 +192,31 @@ def embed_concepts(clip, found, prompt="{}"):
         raise UserError(f"The prompt '{prompt}' has no {{}}; write where the concept goes.")
     check_concepts(found)
     return clip.embed_texts([prompt.format(text) for text in found])
+
+
+class SentenceEncoder:
+    """A judge of labels that is no CLIP: a sentence encoder in a folder, as the sentence-transformers package saves it.
+
+    The paper's is all-mpnet-base-v2. Raises UserError where the package is missing or the folder holds no encoder.
+    """
+
+    def __init__(self, folder, device="cpu"):
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError:
+            raise UserError(
+                f"A sentence encoder ({folder}) needs the package sentence-transformers (`pip install "
+                "sentence-transformers`); without it give the name of a CLIP as the judge."
+            ) from None
+        if not (Path(folder) / "modules.json").is_file():
+            raise UserError(
+                f"{folder} holds no sentence encoder (it has no modules.json); give a folder that one wrote."
+            )
+        self.name, self.encoder = Path(folder).resolve().name, SentenceTransformer(str(folder), device=str(device))
+
+    def embed_texts(self, texts):
+        """Embeddings of norm 1, float32 [n, c], on the CPU."""
+        return self.encoder.encode(list(texts), convert_to_tensor=True, normalize_embeddings=True).float().cpu()
 
 
 # --- activations

@@ -1,5 +1,7 @@
 """What every row of this wing begins with: a target network, a probing CLIP, probes, concept sets, and scores."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -15,17 +17,17 @@ WEB = 6.25  # images of the bestiary's web probe for each of val: 2400 in all, 5
 class Setting:
     """A target, the probing CLIP and the judge, with their embeddings of probes and concepts.
 
-    model: the target; data: the images of the run. clip, judge: names of CLIP models (judge "" for none). prompt: with
-    {}, for concepts; the paper takes the bare words. probe_images: of each further probe, 0 for all; in the bestiary 0
-    gives the web probe 6.25 times, and a shift as many images as the run has. Raises UserError for a model that reads
-    no text.
+    model: the target; data: the images of the run. clip: name of a CLIP; judge: of another, the folder of a sentence
+    encoder (see `inputs.SentenceEncoder`), or "" for none. prompt: with {}, for concepts; the paper takes the bare
+    words. probe_images: of each further probe, 0 for all; in the bestiary 0 gives the web probe 6.25 times, and a shift
+    as many images as the run has. Raises UserError for a model that reads no text.
     """
 
     def __init__(self, model, data, clip, judge="", prompt="{}", probe_images=0, seed=0):
         self.model, self.data, self.seed, self.prompt = model, data, seed, prompt
         self.known = data.name == "bestiary"  # whether the truth about images is known
         self.probe_images = probe_images
-        self.clip, self.judge = self._load(clip), self._load(judge) if judge else None
+        self.clip, self.judge = self._load(clip), self._load_judge(judge) if judge else None
         self._probes = {}
 
     def _load(self, name):
@@ -33,6 +35,9 @@ class Setting:
         if not hasattr(found, "tokenizer"):
             raise UserError(f"{name} reads no text; the probing model and the judge must be CLIP models.")
         return found
+
+    def _load_judge(self, name):
+        return inputs.SentenceEncoder(name, self.model.device) if Path(name).is_dir() else self._load(name)
 
     def probe(self, name):
         """Probing images by name, see `inputs.probe`: ImageDataset."""

@@ -49,7 +49,7 @@ class Regions:
 def by_parts(clip, data, method, parts, setting, group, seed):
     """Parts by "pca" or "kmeans" with the first descriptor of each: `Regions`."""
     read_at = foreground.setting_of(clip, published=setting == "published")
-    found = explain.find(clip, data, method, parts, read_at, group=group, seed=seed)
+    found = explain.find(clip, data, method, parts, setting=read_at, group=group, seed=seed)
     ids, _, _ = explain.name_parts(clip, data, found, per_part=1)
     return Regions(one_each(found.label_maps, parts) & found.present[:, :, None, None], found.embedded, ids[:, :, 0])
 

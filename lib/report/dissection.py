@@ -32,7 +32,7 @@ USUAL, UNLIKE = ("val", "web"), ("habitat", "sketch")  # probes like the target'
 # --- gathering
 
 
-records, arrays = record.of_run, record.arrays_of_run
+records, arrays, if_possible = record.of_run, record.arrays_of_run, record.if_possible
 
 
 def pooled(found, name):

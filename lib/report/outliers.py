@@ -47,16 +47,7 @@ def measured(run, of_model, of_file, files, exhibit=None, **parameters):
     return frame, {t: r["arrays"] for t, r in results.items()}, {t: r["notes"] for t, r in results.items()}
 
 
-records, arrays = record.of_run, record.arrays_of_run
-
-
-def if_possible(run, function, **parameters):
-    """`run.rows`, or no rows where none can be had: a page goes on without what lies on nobody's disk."""
-    try:
-        return run.rows(function, **parameters)
-    except UserError as error:
-        print(f"Left out: {error}")
-        return run.rows(function, models=[], **parameters)
+records, arrays, if_possible = record.of_run, record.arrays_of_run, record.if_possible
 
 
 def kept(run, exhibit):

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from lib import paths
+from lib.errors import UserError
 
 CLAIMS = "claims.json"
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "scipy", "scikit-learn", "pillow")
@@ -140,6 +141,15 @@ def of_run(run, exhibit):
 def arrays_of_run(run, exhibit):
     """The arrays of an exhibit's records: dict of model to dict of ndarrays."""
     return {model: arrays(r) for model, r in of_run(run, exhibit).items()}
+
+
+def if_possible(run, function, **parameters):
+    """`run.rows`, or no rows where none can be had: a page goes on without what lies on nobody's disk."""
+    try:
+        return run.rows(function, **parameters)
+    except UserError as error:
+        print(f"Left out: {error}")
+        return run.rows(function, **parameters | {"models": []})
 
 
 def summary(metrics, seed):

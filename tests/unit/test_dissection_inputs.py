@@ -1,8 +1,13 @@
 """Probes, concept sets and truth: what names stand for, and what is refused."""
 
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from lib import datasets, models
 from lib.bestiary import species
@@ -221,6 +226,28 @@ def test_unknown_functions_and_models_without_text(data):
     target = models.load("RN50-supervised:random")
     with pytest.raises(UserError, match="RN50-supervised:random reads no text"):
         setting.Setting(target, data, "RN50-supervised:random")
+
+
+def test_a_sentence_encoder_judges_from_a_folder(data, tmp_path, monkeypatch):
+    class Encoder:
+        def __init__(self, folder, device):
+            self.folder = folder
+
+        def encode(self, texts, convert_to_tensor, normalize_embeddings):
+            assert convert_to_tensor and normalize_embeddings and Path(self.folder) == tmp_path
+            return F.normalize(torch.tensor([[len(text), 1.0] for text in texts]), dim=1)
+
+    target = models.load("RN50-supervised:random")
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(UserError, match="needs the package sentence-transformers"):
+        setting.Setting(target, data, "ViT-B-32", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=Encoder))
+    with pytest.raises(UserError, match="holds no sentence encoder"):
+        setting.Setting(target, data, "ViT-B-32", str(tmp_path))
+    (tmp_path / "modules.json").write_text("[]")
+    judged = setting.Setting(target, data, "ViT-B-32", str(tmp_path))
+    assert judged.notes()["judge"] == tmp_path.name
+    assert torch.allclose(judged.texts(["abc", "d"], judge=True), F.normalize(torch.tensor([[3.0, 1], [1, 1]]), dim=1))
 
 
 def test_shared_traits_and_holding(data):
