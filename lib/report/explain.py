@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Circle
 
-from lib.report.figures import CYCLE, style
+from lib.report.figures import CYCLE, panels, style
 from lib.report.ground_truth import coloured, tinted
 from lib.report.tables import plain
 
@@ -18,9 +18,7 @@ def parts(view):
     In bold what the predicted class stands for, too.
     """
     style()
-    count = 2 + len(view.prompts)
-    figure, axes = plt.subplots(1, count, figsize=(1.75 * count, 2.9), squeeze=False)
-    axes = axes[0]
+    axes = panels(2 + len(view.prompts), 4, (2.1, 3.0))
     axes[0].imshow(view.picture)
     overlay(axes[1], view)
     title = f"predicted: {view.predicted.name} ({view.predicted.probability:.0%})"
@@ -31,9 +29,9 @@ def parts(view):
         ax.set_title(f"part {part + 1}", fontsize=8, color=0.7 * coloured(np.array([[part]]))[0, 0])
         for k, text in enumerate(view.parts[part]):
             weight = "bold" if text in view.predicted.shared else "normal"
-            words = "\n".join(textwrap.wrap(text, 22))
+            words = "\n".join(textwrap.wrap(text, 28))
             ax.text(
-                0.5, -0.06 - 0.25 * k, words, transform=ax.transAxes, ha="center", va="top", fontsize=7, weight=weight
+                0.5, -0.04 - 0.14 * k, words, transform=ax.transAxes, ha="center", va="top", fontsize=8, weight=weight
             )
     for ax in axes:
         ax.set(xticks=[], yticks=[])
@@ -49,7 +47,7 @@ def overlay(ax, view):
 def venn(view):
     """Two Venn diagrams: the image's descriptors with those of the predicted class, and with those of the rival."""
     style()
-    figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.4))
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.6))
     for ax, side in zip(axes, (view.predicted, view.rival), strict=True):
         _circles(ax, view.named, side)
     return axes
@@ -61,8 +59,8 @@ def _circles(ax, named, side):
     for x, colour in ((-0.62, CYCLE[0]), (0.62, CYCLE[3])):
         ax.add_patch(Circle((x, 0), 1, facecolor=colour, alpha=0.18, edgecolor=colour))
     for x, texts in zip((-0.98, 0, 0.98), lists, strict=True):
-        words = "\n".join(line for text in texts for line in textwrap.wrap(text, 22))
-        ax.text(x, 0, words, ha="center", va="center", fontsize=6.5)
+        words = "\n".join(line for text in texts for line in textwrap.wrap(text, 19))
+        ax.text(x, 0, words, ha="center", va="center", fontsize=6)
     ax.text(-0.62, 1.06, f"image ({len(named)})", ha="center", fontsize=9, color=CYCLE[0])
     ax.text(0.62, 1.06, f"{side.name} ({len(side.descriptors)})", ha="center", fontsize=9, color=CYCLE[3])
     ax.set(xlim=(-1.72, 1.72), ylim=(-1.1, 1.22), title=f"{side.name}: {len(shared)} shared", aspect="equal")
@@ -98,32 +96,31 @@ def part_table(view, name, caption):
     return plain(pd.DataFrame(lines) if lines else empty, name, caption)
 
 
-def gallery(views, columns=4):
+def gallery(views, columns=2, most=9):
     """Chosen examples, a card each: picture, parts, and what the image names; bold if the class stands for it too.
+
+    At most so many descriptors are written out.
 
     views: list of (kind, View).
     """
     style()
     rows = int(np.ceil(len(views) / columns))
-    figure, axes = plt.subplots(rows, 2 * columns, figsize=(2.75 * columns, 3.1 * rows), squeeze=False)
+    ratios = {"width_ratios": [1, 1, 1.75] * columns}
+    _, axes = plt.subplots(rows, 3 * columns, figsize=(4.2 * columns, 1.65 * rows), squeeze=False, gridspec_kw=ratios)
     for ax in axes.flat:
         ax.axis("off")
     for k, (kind, view) in enumerate(views):
-        left, right = axes[k // columns, 2 * (k % columns) : 2 * (k % columns) + 2]
+        left, right, words = axes[k // columns, 3 * (k % columns) : 3 * (k % columns) + 3]
         left.imshow(view.picture)
         overlay(right, view)
         wrong = "" if view.label in (None, view.predicted.name) else f" (it is {view.label})"
         left.set_title(f"{kind}\n{view.predicted.name}{wrong}", fontsize=7.5, loc="left")
-        for line, text in enumerate(view.named[:9]):
+        for line, text in enumerate(view.named[:most]):
             held = "" if view.true is None else " ✓" if text in view.true else " ✗"
             weight = "bold" if text in view.predicted.shared else "normal"
-            left.text(
-                0, -0.08 - 0.12 * line, text + held, transform=left.transAxes, va="top", fontsize=6.2, weight=weight
-            )
-        if len(view.named) > 9:
-            left.text(
-                0, -0.08 - 0.12 * 9, f"and {len(view.named) - 9} more", transform=left.transAxes, va="top", fontsize=6.2
-            )
+            words.text(0, 1 - line / (most + 1), text + held, va="top", fontsize=7, weight=weight)
+        if len(view.named) > most:
+            words.text(0, 1 - most / (most + 1), f"and {len(view.named) - most} more", va="top", fontsize=7)
     return axes
 
 

@@ -29,6 +29,16 @@ def style():
     }
 
 
+def panels(count, columns, size, **shared):
+    """`count` panels in rows of `columns`, each of `size` inches, no wider together than a page shows: list of axes."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    _, axes = plt.subplots(rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False, **shared)
+    for ax in axes.flat[count:]:
+        ax.axis("off")
+    return list(axes.flat[:count])
+
+
 def mi_curves(curves, rows, ylabel="MI (nats)", seed=0):
     """Mean MI curve of each model with its bootstrap band over images, one panel a family.
 
@@ -134,17 +144,13 @@ def above_chance(rows, arrays, seed=0):
 def shift_accuracy(rows, splits, x="top1"):
     """Accuracy on each split against accuracy on val, one panel a split, with intervals. rows: `run.rows`."""
     style()
-    figure, axes = plt.subplots(
-        1, len(splits), figsize=(2.3 * len(splits), 2.7), sharex=True, sharey=True, squeeze=False
-    )
-    axes = axes[0]
+    axes = panels(len(splits), 3, (2.8, 2.7))
     for ax, split in zip(axes, splits, strict=True):
         for family, group in rows.groupby("family", sort=False):
             colour, marker = FAMILIES.get(family, OTHER)
             bars = {"xerr": _errors(group, x), "yerr": _errors(group, split)}
             ax.errorbar(group[x], group[split], fmt=marker, color=colour, label=family, elinewidth=0.8, **bars)
         ax.axline((50, 50), slope=1, color="0.5", linewidth=1, linestyle="--")
-        ax.set(title=split, xlim=(0, 100), ylim=(0, 100), xlabel="val (%)")
-    axes[0].set_ylabel("shift (%)")
+        ax.set(title=split, xlim=(0, 100), ylim=(0, 100), xlabel="val (%)", ylabel="shift (%)")
     axes[0].legend(fontsize="x-small")
     return axes

@@ -7,7 +7,7 @@ from scipy import stats
 
 from lib.bestiary.species import PARTS
 from lib.report import statistics
-from lib.report.figures import CYCLE, FAMILIES, OTHER, _errors, _name_points, style
+from lib.report.figures import CYCLE, FAMILIES, OTHER, _errors, _name_points, panels, style
 from lib.report.gallery import PART_COLOURS
 from lib.report.tables import plain
 
@@ -184,8 +184,8 @@ def against_accuracy(rows, columns, x="top1", xlabel="top-1 (%)"):
     rows: DataFrame of `run.rows`; columns: dict of metric to heading.
     """
     style()
-    figure, axes = plt.subplots(1, len(columns), figsize=(3.5 * len(columns), 3.6), squeeze=False)
-    for ax, (column, heading) in zip(axes[0], columns.items(), strict=True):
+    axes = panels(len(columns), 2, (4.4, 3.6))
+    for ax, (column, heading) in zip(axes, columns.items(), strict=True):
         for family, group in rows.groupby("family", sort=False):
             colour, marker = FAMILIES.get(family, OTHER)
             bars = {"xerr": _errors(group, x), "yerr": _errors(group, column)}
@@ -193,8 +193,8 @@ def against_accuracy(rows, columns, x="top1", xlabel="top-1 (%)"):
         _name_points(ax, rows["title"], rows[x], rows[column])
         ax.set(xlabel=xlabel, ylabel=heading)
         ax.margins(0.15)
-    axes[0, 0].legend(fontsize="x-small")
-    return axes[0]
+    axes[0].legend(fontsize="small")
+    return axes
 
 
 def empty(text):
@@ -214,7 +214,7 @@ def step_bars(rows, metrics, nulls, titles):
     if not len(rows):
         return empty("Not run: none of this page's models for the true parts is among the run's.")
     style()
-    figure, axes = plt.subplots(1, len(metrics), figsize=(4.1 * len(metrics), 3.6), squeeze=False)
+    figure, axes = plt.subplots(1, len(metrics), figsize=(3.1 * len(metrics), 3.6), squeeze=False)
     width = 0.8 / len(rows)
     for ax, (heading, names) in zip(axes[0], metrics.items(), strict=True):
         for k, (_, row) in enumerate(rows.iterrows()):
@@ -235,7 +235,7 @@ def step_bars(rows, metrics, nulls, titles):
             for at, metric in zip(place, names, strict=True):
                 if metric in nulls:
                     ax.plot([at - width / 2, at + width / 2], [row[nulls[metric]]] * 2, color="black", linewidth=1.6)
-        ax.set_xticks(range(len(names)), titles[: len(names)], fontsize=8)
+        ax.set_xticks(range(len(names)), titles[: len(names)], fontsize=8, rotation=30)
         ax.set(title=heading, ylim=(0, None))
     axes[0, 0].set_ylabel("%")
     figure.legend(

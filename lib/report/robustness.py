@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from lib.bestiary import SHIFTS
 from lib.errors import UserError
 from lib.report import outliers, statistics
-from lib.report.figures import CYCLE, style
+from lib.report.figures import CYCLE, panels, style
 from lib.report.outliers import LOOKS, MARKERS, interval, ran, text
 from lib.report.tables import not_run, number, plain
 
@@ -155,9 +154,9 @@ def against_baseline(accuracies, baselines, rows, lines):
     """Accuracy under each shift against accuracy without it, with the baseline line; a panel a shift."""
     style()
     shifts = [s for s in accuracies.shifts if s in lines]
-    _, axes = plt.subplots(1, len(shifts), figsize=(2.5 * len(shifts), 3.1), sharex=True, sharey=True, squeeze=False)
+    axes = panels(len(shifts), 3, (3.0, 2.9))
     grid = np.linspace(2, 98, 97)
-    for ax, shift in zip(axes[0], shifts, strict=True):
+    for ax, shift in zip(axes, shifts, strict=True):
         ax.plot(grid, lines[shift](grid), color="0.4", linewidth=1, label="baseline line")
         ax.scatter(baselines[shift].x, baselines[shift].y, s=14, facecolor="none", edgecolor="0.4", label="baselines")
         for group in dict.fromkeys(rows["group"]):
@@ -165,12 +164,9 @@ def against_baseline(accuracies, baselines, rows, lines):
             x, _ = accuracies.of(models, "top1") if models else (np.array([]), None)
             y, _ = accuracies.of(models, shift) if models else (np.array([]), None)
             ax.scatter(x, y, s=16, color=CYCLE[LOOKS.get(group, 4)], marker=MARKERS[group], label=group)
-        ax.set(title=shift, xlabel="unshifted (%)", xlim=(0, 100), ylim=(0, 100))
-    axes[0, 0].set_ylabel("shifted (%)")
-    axes[0, -1].figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize="small"
-    )
-    return axes[0]
+        ax.set(title=shift, xlabel="unshifted (%)", ylabel="shifted (%)", xlim=(0, 100), ylim=(0, 100))
+    axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize="small")
+    return axes
 
 
 def correlations(x, y, models):
