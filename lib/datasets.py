@@ -229,9 +229,10 @@ def _known(name, split, on_error):
             f"expected {entry['classes']}; complete it, or give the folder's path to use it as your own."
         )
     if entry["class_names"] == "imagenet":
-        from lib.models import open_clip
+        from lib import operators  # noqa: F401  before open_clip
+        from open_clip import IMAGENET_CLASSNAMES  # isort: skip
 
-        classes = list(open_clip.IMAGENET_CLASSNAMES)  # by index only: 1000 classes have 998 distinct names
+        classes = list(IMAGENET_CLASSNAMES)  # by index only: 1000 classes have 998 distinct names
     else:
         classes = [re.sub(r"[_-]+", " ", f.name) for f in folders]
     files = [_images_in(f) for f in folders]

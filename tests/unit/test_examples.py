@@ -130,7 +130,7 @@ def test_the_pictures_of_the_page(clip, data, view):
     cells = show.part_table(view, "t", "c").cells
     assert set(cells["descriptor"]) == set(view.named) and set(cells["true of the image"]) <= {"yes", "no"}
     chosen = [("kind", examples.view(clip, data, i)) for i in range(3)]
-    assert show.gallery(chosen).shape == (1, 8)
+    assert show.gallery(chosen).shape == (2, 6)  # two cards a row: picture, parts, words
     table = show.dozen(chosen)
     assert table.loc[0, "named"] == np.mean([len(v.named) for _, v in chosen]) and table.loc[0, "images"] == "3"
 
