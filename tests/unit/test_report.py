@@ -189,3 +189,15 @@ def test_columns_of_numbers_are_flush_right_and_text_is_not():
     frame = pd.DataFrame({"name": ["a", "b"], "value": [1.0, None], "text": ["3 px", "none"]})
     rule = tables.plain(frame, "tab-x", "Caption.").markdown().splitlines()[4]
     assert rule == "|:---|---:|:---|"
+
+
+def test_panels_are_as_many_as_asked_for_and_the_rest_of_the_grid_is_empty():
+    axes = figures.panels(5, 3, (2, 1))
+    assert len(axes) == 5 and axes[0].figure.get_size_inches().tolist() == [6, 2]
+    assert [ax.axison for ax in axes[0].figure.axes] == [True] * 5 + [False]
+    assert len(figures.panels(2, 4, (2, 1))[0].figure.axes) == 2
+
+
+def test_what_cannot_be_had_stands_as_a_card():
+    card = tables.not_run("no network", "tab-x", "A table.")
+    assert card.cells["not run"].tolist() == ["no network"] and card.caption == "A table (not run)"
