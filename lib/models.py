@@ -27,6 +27,7 @@ from torchvision.transforms import functional as tv  # isort: skip
 
 VERSION = 1  # raise it when an embedding comes out different: it is part of every cache key
 MINIATURE = DATA / "bestiary"
+CPU_BATCH = 32  # images; the layers of larger batches leave the caches, and ask the system for fresh memory each time
 # PyTorch's shortcut for attention at inference, taken for even numbers of heads, is several times slower on a CPU
 torch.backends.mha.set_fastpath_enabled(False)
 BANNER = "Random weights: this page shows that the code runs; its numbers mean nothing."
@@ -451,9 +452,11 @@ class Vision:
 
     @torch.inference_mode()
     def _infer(self, function, pixels):
-        """function(normalised pixels on the device), in float32."""
+        """function(normalised pixels on the device), in float32; on a CPU a few images at a time."""
+        parts = pixels.split(CPU_BATCH) if self.device.type == "cpu" else [pixels]
         with self._autocast():
-            return function(self.normalised(pixels)).float()
+            found = [function(self.normalised(part)).float() for part in parts]
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def normalised(self, pixels):
         """uint8 [n, 3, S, S] as the vision tower reads it: float32, on the device."""
