@@ -201,11 +201,11 @@ def rank_reorder(
     texts = None if P.images is None else P.texts[wanted].to(dtype)
     for k in range(q.shape[1]):
         # concepts first, so that a concept's numbers lie side by side: a product of factors is cheaper than a gather
-        rows = (P.whole if P.images is None else P.images)[top[:, k]].to(dtype)
-        for chunk in _parts(len(wanted), BLOCK // n):
+        rows, ascending = (P.whole if P.images is None else P.images)[top[:, k]].to(dtype), t[:, k].flip(0)
+        for chunk in _parts(len(wanted), BLOCK // (4 * n)):
             ours = rows[:, wanted[chunk]].T.contiguous() if texts is None else texts[chunk] @ rows.T
-            error = (_by_rank(t[:, k], ours, coarse=precision == "half") - t[:, k].flip(0)).abs_()
-            error = (error * error * error if p == 3 else error**p).mean(1)
+            error = _by_rank(t[:, k], ours, coarse=precision == "half").sub_(ascending).abs_()
+            error = ((error * error).mul_(error) if p == 3 else error**p).mean(1)
             scores[k, chunk] = -error / chance[k] / ours.mean(1).clamp(min=0) ** scale_p
     return _without_dead(scores, q)
 
