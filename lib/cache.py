@@ -58,11 +58,9 @@ def kept(key):
     """The tensors that belong to `key` if they are on disk, else None. A damaged file counts as none."""
     sha = digest(key)
     path = _path(key, sha)
-    if not path.exists():
-        return None
     try:
         return _read(path, sha)
-    except FileNotFoundError:  # another process replaces it
+    except FileNotFoundError:
         return None
     except Exception as error:  # whatever is wrong with a cache file, the answer is to compute it again
         note(f"Cache file {path.name} of {key['kind']} is damaged ({_reason(error)}); it is computed again.")

@@ -137,15 +137,14 @@ def rendered(split, index, size):
 class Album:
     """Pictures of a split that need not be drawn again: read from the cache, where they lie once all have been drawn.
 
-    numbers: of the pictures in their split's stream, int [n]. Called with one of them it gives what `rendered` does,
-    without the marked descriptor: uint8 [size, size, 3] and [size, size].
+    world: a Bestiary; numbers: of pictures in its split's stream, int [n]. Called with one of them it gives what
+    `rendered` does, without the marked descriptor: uint8 [size, size, 3] and [size, size].
     """
 
-    def __init__(self, split, size, numbers):
-        self.split, self.size = split, size
+    def __init__(self, world, numbers):
+        self.split, self.size = world.split, world.size
         self.place = {int(number): k for k, number in enumerate(numbers)}
-        about = {"version": VERSION, "pillow": PIL.__version__.split(".")[0], "split": split, "size": size}
-        self.key = {"kind": "pictures", **about, "numbers": list(self.place)}
+        self.key = {"kind": "pictures", "world": world.fingerprint, "numbers": list(self.place)}
         self.pictures, self.drawn, self.lock = None, None, threading.Lock()
 
     def __call__(self, number):
@@ -210,7 +209,7 @@ class Bestiary:
     def keep(self, indices):
         """Draw these pictures once and for all: see `Album`. More than `MOST` are not kept."""
         numbers = self.indices[indices]
-        self._album = Album(self.split, self.size, numbers) if len(numbers) <= MOST else None
+        self._album = Album(self, numbers) if len(numbers) <= MOST else None
 
     def _draw(self, i):
         number = int(self.indices[i])

@@ -7,8 +7,9 @@ from lib.dissection import activations, evaluation, inputs, similarity
 from lib.dissection.final import HELD_OUT
 from lib.dissection.setting import Setting, best, constants, functions, named, resampled, scored, shows, stability
 from lib.errors import UserError
+from lib.report.statistics import of_draws
 
-VERSION = 1  # raise it when rows come out different: it is part of every record's key
+VERSION = 2  # raise it when rows come out different: it is part of every record's key
 SIMILARITY = "soft_wpmi"  # the paper's own, for what is shown for one similarity only
 
 
@@ -141,7 +142,7 @@ def neuron(
         words[function] = [found[k] for k in scores[unit].nan_to_num(nan=-torch.inf).topk(min(3, len(found))).indices]
         again = resampled(function, images, texts, q, resamples, seed, top_k)
         kept = torch.stack([label for label, _ in again]) == own
-        metrics[f"best/{function}"] = _interval(float(top[unit]), [score[unit] for _, score in again], len(q))
+        metrics[f"best/{function}"] = of_draws(top[unit], [score[unit] for _, score in again], len(q))
         metrics[f"stability/{function}"] = 100.0 * kept[:, unit].double().numpy()
         if function == SIMILARITY:
             layer_stability = 100.0 * kept.double().mean(0).numpy()
@@ -149,9 +150,10 @@ def neuron(
             unseen = _activations(setting, layer, HELD_OUT, pool)[1][:, [unit]].numpy()
             present = shows(own[[unit]], inputs.present(held, found)).numpy()
             drawn = [evaluation.held_out(unseen[i], present[i]) for i in evaluation.resampled(len(unseen), 300, seed)]
+            tested = evaluation.held_out(unseen, present)
             for what in ("correlation", "auprc"):
-                value = evaluation.held_out(unseen, present)[what][0]
-                metrics[f"{what}/{function}"] = _interval(value, [d[what][0] for d in drawn], len(unseen))
+                draws = [d[what][0] for d in drawn]
+                metrics[f"{what}/{function}"] = of_draws(tested[what][0], draws, len(unseen))
     order = similarity.top_images(q[:, [unit]], min(shown, len(q)))[:, 0]
     arrays = {
         "top": order.numpy(),
@@ -164,14 +166,6 @@ def neuron(
     notes = {"layer": name, "unit": unit, "words": words, "layer_words": named(label, found), "neurons": q.shape[1]}
     notes["constants"] = {f: constants(f, len(q), top_k) for f in words}
     return {"metrics": metrics, "arrays": arrays, "notes": notes | setting.notes()}
-
-
-def _interval(value, draws, n):
-    """(value, low, high, n) of a number with its bootstrap draws; nan draws are left out."""
-    draws = np.asarray(draws, np.float64)
-    draws = draws[np.isfinite(draws)]
-    low, high = np.quantile(draws, [0.025, 0.975]) if len(draws) else (np.nan, np.nan)
-    return float(value), float(low), float(high), n
 
 
 def _activations(setting, layer, probe, pool):

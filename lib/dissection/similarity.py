@@ -196,14 +196,14 @@ def rank_reorder(
     top = top_images(q, n, ties)
     t = q.gather(0, top).to(dtype)
     chance = (expected_error(t, p) if baseline == "expected" else _random_error(t, p, seed)).to(dtype)
-    wanted = _indices(P, columns)
-    scores = torch.empty(q.shape[1], len(wanted), dtype=dtype, device=P.device)
-    texts = None if P.images is None else P.texts[wanted].to(dtype)
+    whole, texts = (P.whole[:, columns], None) if P.images is None else (P.images, P.texts[columns].to(dtype))
+    concepts = whole.shape[1] if texts is None else len(texts)
+    scores = torch.empty(q.shape[1], concepts, dtype=dtype, device=P.device)
     for k in range(q.shape[1]):
         # concepts first, so that a concept's numbers lie side by side: a product of factors is cheaper than a gather
-        rows, ascending = (P.whole if P.images is None else P.images)[top[:, k]].to(dtype), t[:, k].flip(0)
-        for chunk in _parts(len(wanted), BLOCK // (4 * n)):
-            ours = rows[:, wanted[chunk]].T.contiguous() if texts is None else texts[chunk] @ rows.T
+        rows, ascending = whole[top[:, k]].to(dtype), t[:, k].flip(0)
+        for chunk in _parts(concepts, BLOCK // (4 * n)):
+            ours = rows[:, chunk].T.contiguous() if texts is None else texts[chunk] @ rows.T
             error = _by_rank(t[:, k], ours, coarse=precision == "half").sub_(ascending).abs_()
             error = ((error * error).mul_(error) if p == 3 else error**p).mean(1)
             scores[k, chunk] = -error / chance[k] / ours.mean(1).clamp(min=0) ** scale_p

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from lib.errors import UserError
-from lib.outliers.streaming import RESAMPLES, Averages, batches, interval
+from lib.outliers.streaming import RESAMPLES, Averages, batches
+from lib.report.statistics import of_draws
 
 BATCH = 64
 NEEDED = 4  # the estimator divides by n - 3
@@ -54,7 +55,7 @@ def cka(x, y, size=BATCH, seed=0, resamples=RESAMPLES):
     if not np.isfinite(value):
         raise UserError("One of the two sets of embeddings does not vary over the images; CKA compares variation.")
     draws = _ratio(averages.draws("terms")) if averages.n > 1 else [np.nan]
-    return interval(value, draws, averages.n)
+    return of_draws(value, draws, averages.n)
 
 
 def _ratio(terms):

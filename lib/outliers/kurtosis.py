@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from lib.errors import UserError
-from lib.outliers.streaming import BATCH, RESAMPLES, Averages, batches, check_shape, interval
+from lib.outliers.streaming import BATCH, RESAMPLES, Averages, batches, check_shape
+from lib.report.statistics import of_draws
 
 ROTATIONS = 5  # random rotations that the control averages over
 OUTLYING = 3.0  # a coordinate whose |z| averages more than this over the images is called an outlier feature
@@ -107,7 +108,7 @@ class Profile:
     def share(self):
         """Share of the kurtosis that the top coordinate carries: (value, low, high, n)."""
         draws = self.averages.draws("top") / self.averages.draws("raw")
-        return interval(self.contribution.max() / self.contribution.sum(), draws, self.n)
+        return of_draws(self.contribution.max() / self.contribution.sum(), draws, self.n)
 
     @property
     def outliers(self):

@@ -14,7 +14,7 @@ from lib import datasets, models, zeroshot
 from lib.bestiary import SHIFTS
 from lib.errors import UserError, nearest, some
 from lib.outliers import cka, concepts, directions, kurtosis, probes, saved
-from lib.outliers.streaming import interval
+from lib.report.statistics import of_draws
 
 VERSION = 1  # raise it when a row's numbers change: records of another version are computed anew
 COMMON_WIDTH = 64  # at which models of different widths are compared; no miniature is narrower
@@ -32,9 +32,9 @@ def of_embeddings(rows, seed=0):
     names = ("raw", "centred", "rotated", "without_top", "max_z", "centred_max_z", "ratio")
     metrics = {name: found.averages.interval(name) for name in names}
     scaled = kurtosis.relative(found.averages.draws("raw"), found.d)
-    metrics["relative"] = interval(kurtosis.relative(metrics["raw"][0], found.d), scaled, found.n)
+    metrics["relative"] = of_draws(kurtosis.relative(metrics["raw"][0], found.d), scaled, found.n)
     magnitudes = np.log10(found.averages.draws("ratio"))
-    metrics["magnitude"] = interval(np.log10(metrics["ratio"][0]), magnitudes, found.n)
+    metrics["magnitude"] = of_draws(np.log10(metrics["ratio"][0]), magnitudes, found.n)
     metrics |= {"share": found.share, "outliers": float(len(found.outliers)), "d": float(found.d)}
     if found.d >= COMMON_WIDTH:
         metrics["common"] = kurtosis.subspaces(rows, COMMON_WIDTH, seed=seed)
@@ -95,7 +95,7 @@ def of_head(rows, weight, bias, labels=None, shares=SHARES, seed=0):
         drawn = directions.importance(values, moments.averages.draws("cosine"))
         chances = directions.concentration(drawn)
         for key, value in directions.concentration(keys["importance"]).items():
-            metrics[f"{key}{name}"] = interval(value, chances[key], len(rows))
+            metrics[f"{key}{name}"] = of_draws(value, chances[key], len(rows))
         arrays |= {f"{key}{name}": x for key, x in keys.items()} | {f"draws_ratio{name}": chances["ratio"]}
         notes[f"directions{name}"] = len(found)
         orders = directions.ORDERS if not centred else directions.ORDERS[:2]
@@ -154,9 +154,9 @@ def losses(pruned, name="hit", share=0.8):
     mean, draws, n = pruned.averages.mean(name)[way], pruned.averages.draws(name)[:, way], pruned.averages.n
     label = "top1" if name == "hit" else "agree"
     return {
-        label: interval(mean[full], draws[:, full], n),
-        f"{label}_pruned": interval(mean[at], draws[:, at], n),
-        f"{label}_change": interval(mean[at] - mean[full], draws[:, at] - draws[:, full], n),
+        label: of_draws(mean[full], draws[:, full], n),
+        f"{label}_pruned": of_draws(mean[at], draws[:, at], n),
+        f"{label}_change": of_draws(mean[at] - mean[full], draws[:, at] - draws[:, full], n),
     }
 
 
@@ -299,8 +299,8 @@ def encoded(rows, right, probe, threshold=0.9, minimum=20, options=None):
     new, new_drawn = concepts.best_on_new_images(ranked, probe.labels, choice, **options)
     by_chance = concepts.unique(chance, threshold)
     metrics = {
-        "unique": interval(concepts.unique(best[inside], threshold), drawn[:, inside].sum(1), len(rows)),
-        "species": interval(concepts.unique(best[~inside], threshold), drawn[:, ~inside].sum(1), len(rows)),
+        "unique": of_draws(concepts.unique(best[inside], threshold), drawn[:, inside].sum(1), len(rows)),
+        "species": of_draws(concepts.unique(best[~inside], threshold), drawn[:, ~inside].sum(1), len(rows)),
         "tested": float(inside.sum()),
         "dropped": float(len(choice.dropped)),
         "polysemanticity": concepts.by_direction(precision[:, :, inside], threshold).astype(float),
@@ -334,7 +334,7 @@ def best_of_direction(precision, names, inside, most=3):
 
 def counted(best, drawn, threshold, n):
     """Unique concepts from AP [C] and its draws [resamples, C]: (value, low, high, n)."""
-    return interval(concepts.unique(best, threshold), concepts.unique(drawn, threshold), n)
+    return of_draws(concepts.unique(best, threshold), concepts.unique(drawn, threshold), n)
 
 
 def count_of(ranked, probe, threshold, minimum, options, signs=2):

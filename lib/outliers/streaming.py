@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from lib.errors import UserError
+from lib.report.statistics import of_draws
 
 BATCH = 1024
 RESAMPLES = 1000
@@ -83,12 +84,4 @@ class Averages:
             return self._drawn[name] / total
 
     def interval(self, name):
-        return interval(float(self.mean(name)), self.draws(name), self.n)
-
-
-def interval(value, draws, n):
-    """(value, low, high, n): the 95 % percentile interval of bootstrap draws [resamples]."""
-    draws = np.asarray(draws, dtype=np.float64)
-    draws = draws[np.isfinite(draws)]
-    low, high = np.quantile(draws, [0.025, 0.975]) if len(draws) else (np.nan, np.nan)
-    return float(value), float(low), float(high), int(n)
+        return of_draws(self.mean(name), self.draws(name), self.n)

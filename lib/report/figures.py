@@ -29,11 +29,11 @@ def style():
     }
 
 
-def panels(count, columns, size, **shared):
+def panels(count, columns, size):
     """`count` panels in rows of `columns`, each of `size` inches, no wider together than a page shows: list of axes."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    _, axes = plt.subplots(rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False, **shared)
+    _, axes = plt.subplots(rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False)
     for ax in axes.flat[count:]:
         ax.axis("off")
     return list(axes.flat[:count])

@@ -11,6 +11,7 @@ import pandas as pd
 from lib.errors import UserError
 from lib.report import published, record, statistics
 from lib.report.figures import CYCLE, LINES, style
+from lib.report.statistics import of_draws
 from lib.report.tables import not_run, number, plain
 
 GROUPS = {
@@ -103,14 +104,6 @@ def counterparts(rows):
 # --- intervals of differences
 
 
-def interval(value, draws, n):
-    """(value, low, high, n), the 95 % percentile interval of draws."""
-    draws = np.asarray(draws, dtype=np.float64)
-    draws = draws[np.isfinite(draws)]
-    low, high = np.quantile(draws, [0.025, 0.975]) if len(draws) else (np.nan, np.nan)
-    return float(value), float(low), float(high), int(n)
-
-
 def contrast(rows, values, draws, others, group="zero-shot"):
     """Mean over the backbones of a zero-shot model's value minus that of its counterparts: (value, low, high, pairs).
 
@@ -125,7 +118,7 @@ def contrast(rows, values, draws, others, group="zero-shot"):
     if not pairs:
         return np.nan, np.nan, np.nan, 0
     value = np.mean([values[a] - values[b] for a, b in pairs])
-    return interval(value, np.mean([draws[a] - draws[b] for a, b in pairs], axis=0), len(pairs))
+    return of_draws(value, np.mean([draws[a] - draws[b] for a, b in pairs], axis=0), len(pairs))
 
 
 def mean_of(models, values, draws):
@@ -134,7 +127,7 @@ def mean_of(models, values, draws):
     if not models:
         return np.nan, np.nan, np.nan, 0
     value = np.mean([values[m] for m in models])
-    return interval(value, np.mean([draws[m] for m in models], axis=0), len(models))
+    return of_draws(value, np.mean([draws[m] for m in models], axis=0), len(models))
 
 
 def pick(rows, found, name):
@@ -156,7 +149,7 @@ def pairs(rows, measures, spec=".2f"):
             for other in others:
                 a, b = models.get("zero-shot"), models.get(other)
                 gap = (
-                    interval(values[a] - values[b], draws[a] - draws[b], 0) if {a, b} <= set(values) else (np.nan,) * 3
+                    of_draws(values[a] - values[b], draws[a] - draws[b], 0) if {a, b} <= set(values) else (np.nan,) * 3
                 )
                 line[f"minus {other}"] = text(gap, spec)
             lines.append(line)
@@ -203,7 +196,7 @@ def by_data(rows, values, draws):
                 and row["group"] == "zero-shot"
                 and {backbone, model} <= set(values)
             ):
-                gap = interval(values[backbone] - values[model], draws[backbone] - draws[model], 0)
+                gap = of_draws(values[backbone] - values[model], draws[backbone] - draws[model], 0)
                 lines.append(
                     {
                         "backbone": backbone,
@@ -222,7 +215,7 @@ def against(rows, values, draws, others):
     if not pairs:
         return np.nan, np.nan, np.nan, 0
     gaps = [draws[a] - draws[b] for a, b in pairs]
-    return interval(np.mean([values[a] - values[b] for a, b in pairs]), np.mean(gaps, axis=0), len(pairs))
+    return of_draws(np.mean([values[a] - values[b] for a, b in pairs]), np.mean(gaps, axis=0), len(pairs))
 
 
 def public(load, function):
@@ -430,7 +423,7 @@ def pruned_at(rows, arrays, notes, share, what="hit"):
                 change = [arrays[m][what][k, at] - arrays[m][what][whole, full] for m in models]
                 drawn = [arrays[m][f"draws_{what}"] for m in models]
                 drawn = np.mean([d[:, k, at] - d[:, whole, full] for d in drawn], axis=0)
-                line[WAYS[way]] = text(interval(np.mean(change), drawn, len(models)), "+.1f")
+                line[WAYS[way]] = text(of_draws(np.mean(change), drawn, len(models)), "+.1f")
             lines.append(line)
     return pd.DataFrame(lines or [{"group": "–"}]).T.pipe(_upright)
 
@@ -575,7 +568,7 @@ def kinds(rows, arrays, notes, threshold=0.9):
             hits = [100 * (arrays[m]["best"][of_kind[m]] >= threshold - 1e-6).mean() for m in models]
             drawn = [100 * arrays[m]["drawn"][:, of_kind[m]].mean(axis=1) for m in models]
             line["tested"] = str(int(of_kind[models[0]].sum())) if models else "–"
-            line[f"{group} (%)"] = text(interval(np.mean(hits), np.mean(drawn, axis=0), 0), ".0f") if hits else "–"
+            line[f"{group} (%)"] = text(of_draws(np.mean(hits), np.mean(drawn, axis=0), 0), ".0f") if hits else "–"
         lines.append(line)
     return pd.DataFrame(lines)
 

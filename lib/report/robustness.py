@@ -9,7 +9,8 @@ from lib.bestiary import SHIFTS
 from lib.errors import UserError
 from lib.report import outliers, statistics
 from lib.report.figures import CYCLE, panels, style
-from lib.report.outliers import LOOKS, MARKERS, interval, ran, text
+from lib.report.outliers import LOOKS, MARKERS, ran, text
+from lib.report.statistics import of_draws
 from lib.report.tables import not_run, number, plain
 
 DRAWS = 1000
@@ -128,7 +129,7 @@ def robustness_rows(rows, accuracies, found):
     for shift, models in found.items():
         for model in rows.index.intersection(list(models)):
             value, draws = models[model]
-            value, low, high, n = interval(value, draws, accuracies.n["top1"])
+            value, low, high, n = of_draws(value, draws, accuracies.n["top1"])
             for suffix, x in (("", value), ("_low", low), ("_high", high), ("_n", n)):
                 rows.loc[model, f"er_{shift}{suffix}"] = x
     return rows
@@ -144,7 +145,7 @@ def line_table(accuracies, baselines, robustness, axis, name, caption):
         values = {title: (getattr(line, key), getattr(known, key, [])) for title, key in cells.items()}
         lines.append(
             {"shift": shift}
-            | {title: text(interval(value, draws, 0)) for title, (value, draws) in values.items()}
+            | {title: text(of_draws(value, draws, 0)) for title, (value, draws) in values.items()}
             | {"baseline models": str(line.n), "left out (0 or 100 %)": ", ".join(line.dropped) or "none"}
         )
     return plain(pd.DataFrame(lines), name, caption)
@@ -183,7 +184,7 @@ def correlations(x, y, models):
         length = min(len(d) for d in draws)
         images = statistics.coefficient(draws[0][:length], draws[1][:length], method)
         value = float(statistics.coefficient(a, b, method))
-        line = {"method": method, "n": len(models), "value": value, "images": interval(value, images, len(models))}
+        line = {"method": method, "n": len(models), "value": value, "images": of_draws(value, images, len(models))}
         low, high = statistics.over_models(a, b, method)
         lines.append({**line, "models": (value, low, high, len(models)), "p": statistics.permutation_p(a, b, method)})
     return pd.DataFrame(lines)
@@ -297,7 +298,7 @@ def pruned_change(rows, arrays, notes, lines, robustness, share=0.8):
 
 
 def _put(rows, model, column, value, draws):
-    value, low, high, _ = interval(value, draws, 0)
+    value, low, high, _ = of_draws(value, draws, 0)
     rows.loc[model, [column, f"{column}_low", f"{column}_high"]] = value, low, high
 
 
@@ -324,7 +325,7 @@ def choices(rows, accuracies, found, robustness):
     means = {name: effective(accuracies, found, robustness, **how)[0]["mean"] for name, how in ways.items()}
     shown = [m for m in ran(rows).index if m in accuracies.models]
     lines = [
-        {"model": rows.loc[m, "title"], **{way: text(interval(*means[way][m], 0), ".1f") for way in ways}}
+        {"model": rows.loc[m, "title"], **{way: text(of_draws(*means[way][m], 0), ".1f") for way in ways}}
         for m in shown
     ]
     return pd.DataFrame(lines)

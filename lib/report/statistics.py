@@ -25,6 +25,14 @@ def interval(values, seed=0, confidence=0.95, resamples=RESAMPLES):
     return intervals([values], seed, confidence, resamples)[0]
 
 
+def of_draws(value, draws, n):
+    """(value, low, high, n): the 95 % percentile interval of bootstrap draws [resamples]; nan draws are left out."""
+    draws = np.asarray(draws, dtype=np.float64)
+    draws = draws[np.isfinite(draws)]
+    low, high = np.quantile(draws, [0.025, 0.975]) if len(draws) else (np.nan, np.nan)
+    return float(value), float(low), float(high), int(n)
+
+
 def intervals(rows, seed=0, confidence=0.95, resamples=RESAMPLES):
     """`interval` of several numbers an image, all from the same draws: a list of (mean, low, high, n).
 
