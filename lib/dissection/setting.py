@@ -8,6 +8,7 @@ import torch
 from lib import models
 from lib.dissection import evaluation, inputs, similarity
 from lib.errors import UserError, nearest
+from lib.report.statistics import of_draws
 
 FUNCTIONS = tuple(similarity.FUNCTIONS)
 SHARE = 0.25  # of a probe that may be among a neuron's top images: small probes get a smaller top_k
@@ -154,6 +155,4 @@ def auc_interval(score, right, seed=0, resamples=500):
     score, right = np.asarray(score), np.asarray(right)
     drawn = np.random.default_rng(seed).integers(len(score), size=(resamples, len(score)))
     values = evaluation.auc(score[drawn], right[drawn])
-    values = values[np.isfinite(values)]
-    low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (np.nan, np.nan)
-    return float(evaluation.auc(score, right)), float(low), float(high), len(score)
+    return of_draws(evaluation.auc(score, right), values, len(score))

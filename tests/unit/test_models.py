@@ -347,3 +347,14 @@ def test_the_bestiarys_words_are_not_cut_off(clips):
     for clip in clips.values():
         longest = max(len(clip.tokenizer.encode(text)) for text in texts)
         assert longest + 2 <= clip.model.context_length
+
+
+def test_more_images_than_a_cpu_takes_at_once_are_embedded_as_any_others():
+    clip = models.load("ViT-B-32")
+    pixels = torch.randint(0, 256, (models.CPU_BATCH + 3, 3, clip.image_size, clip.image_size), dtype=torch.uint8)
+    alone = torch.cat([clip.embed_pixels(pixels[i : i + 1]) for i in (0, models.CPU_BATCH - 1, models.CPU_BATCH + 2)])
+    together = clip.embed_pixels(pixels)
+    assert len(together) == len(pixels)
+    assert torch.allclose(together[[0, models.CPU_BATCH - 1, -1]], alone, atol=1e-5)
+    features, _ = clip.patch_features(pixels)
+    assert len(features) == len(pixels)
