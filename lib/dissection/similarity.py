@@ -8,6 +8,7 @@ Ties of activations go to the image that comes first, ties of scores to the conc
 whose activation is the same for all images, has no order of images: its scores are nan and its label is DEAD.
 """
 
+import functools
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,10 +23,11 @@ DEAD = -1  # the label of a neuron whose activation never changes
 PRIORS = ("layer", "images")
 PRECISIONS = ("double", "single", "half")
 MIN_PROB = 1e-7
-STORE = 2**31  # bytes of probabilities that are kept rather than computed twice
 FEW = 5000  # concepts below which the errors of a bfloat16 product do not average out well in a softmax
+MANY = 1000  # top images in whose order it matters little that bfloat16 lets neighbours swap
 SMALL = 1e7  # images x concepts up to which everything is float64 at once
 BLOCK = 2**22  # numbers of a block; larger ones go back to the system each time, which costs more than to fill them
+PANEL = {"cpu": 2**21, "cuda": 2**28}  # numbers of a panel, all images and some concepts: on a CPU it stays in a cache
 LONGEST_FACTOR = {torch.float32: 80.0, torch.float64: 600.0}  # sum of logs that a product may reach
 
 
@@ -51,8 +53,22 @@ class Matrix:
     def block(self, rows=slice(None), columns=slice(None), dtype=torch.float32):
         """P[rows, columns], rows and columns each a slice or int64 indices."""
         if self.images is None:
-            return self.whole[rows][:, columns].to(dtype)
+            return self.whole[:, columns][rows].to(dtype)
         return self.images[rows].to(dtype) @ self.texts[columns].to(dtype).T
+
+    def to(self, dtype):
+        """The same with its factors in another type; a whole P is converted a block at a time."""
+        return self if self.images is None else Matrix(None, self.images.to(dtype), self.texts.to(dtype))
+
+    def only(self, rows):
+        """A copy with some of the images."""
+        return (
+            Matrix(self.whole[rows], None, None) if self.images is None else Matrix(None, self.images[rows], self.texts)
+        )
+
+    def longest(self):
+        """A bound of |P| where it is given as factors."""
+        return float(self.images.norm(dim=1).max() * self.texts.norm(dim=1).max())
 
 
 def matrix(P):
@@ -108,8 +124,9 @@ def top_images(q, k, ties="first"):
     if ties != "first":
         raise UserError(f"ties is '{ties}'; give 'first' or 'released'.")
     found = torch.empty(k, q.shape[1], dtype=torch.int64, device=q.device)
-    for start in range(0, q.shape[1], 256):
-        columns = q[:, start : start + 256].contiguous().T.contiguous()  # in two steps: a fast transposition
+    many = max(1, BLOCK // len(q))
+    for start in range(0, q.shape[1], many):
+        columns = q[:, start : start + many].contiguous().T.contiguous()  # in two steps: a fast transposition
         values, index = columns.topk(min(k + 1, len(q)), dim=1)
         tied = values[:, k - 1] == values[:, -1] if k < len(q) else torch.zeros(len(values), dtype=torch.bool)
         index = index[:, :k]
@@ -117,7 +134,7 @@ def top_images(q, k, ties="first"):
             index[tied] = columns[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
         index = index.sort(dim=1).values
         order = columns.gather(1, index).sort(dim=1, descending=True, stable=True).indices
-        found[:, start : start + 256] = index.gather(1, order).T
+        found[:, start : start + many] = index.gather(1, order).T
     return found
 
 
@@ -199,34 +216,35 @@ def rank_reorder(
     whole, texts = (P.whole[:, columns], None) if P.images is None else (P.images, P.texts[columns].to(dtype))
     concepts = whole.shape[1] if texts is None else len(texts)
     scores = torch.empty(q.shape[1], concepts, dtype=dtype, device=P.device)
+    rough = torch.bfloat16 if precision == "half" and n >= MANY else dtype  # what a concept's order is read from
+    factor = None if texts is None else texts.to(rough)
     for k in range(q.shape[1]):
-        # concepts first, so that a concept's numbers lie side by side: a product of factors is cheaper than a gather
         rows, ascending = whole[top[:, k]].to(dtype), t[:, k].flip(0)
+        middle = rows.mean(0)
+        height = (middle if texts is None else texts @ middle).clamp(min=0) ** scale_p
+        rows = (rows - middle).to(rough)  # which moves no image past another, and makes what is rounded small
+        # concepts first, so that a concept's numbers lie side by side: a product of factors is cheaper than a gather
         for chunk in _parts(concepts, BLOCK // (4 * n)):
-            ours = rows[:, chunk].T.contiguous() if texts is None else texts[chunk] @ rows.T
-            error = _by_rank(t[:, k], ours, coarse=precision == "half").sub_(ascending).abs_()
+            ours = rows[:, chunk].T.contiguous() if texts is None else factor[chunk] @ rows.T
+            error = _by_rank(t[:, k], ours).sub_(ascending).abs_()
             error = ((error * error).mul_(error) if p == 3 else error**p).mean(1)
-            scores[k, chunk] = -error / chance[k] / ours.mean(1).clamp(min=0) ** scale_p
+            scores[k, chunk] = -error / chance[k] / height[chunk]
     return _without_dead(scores, q)
 
 
-def _by_rank(t, rows, coarse=False):
-    """t [n] in the ascending order of each row [concepts, n], ties in their order: [concepts, n].
-
-    coarse: near neighbours may swap.
-    """
-    bits = max(1, (rows.shape[1] - 1).bit_length())
-    if not coarse or rows.is_cuda or bits > 15:
+def _by_rank(t, rows):
+    """t [n] in the ascending order of each row [concepts, n], ties in their order: [concepts, n]."""
+    if rows.dtype != torch.bfloat16 or rows.is_cuda or len(t) > 2**16:
         return t[rows.argsort(dim=1, stable=True)]
-    # numpy sorts short integers several times faster than torch sorts floats: the number in front, its place behind
-    low = rows.amin(1, keepdim=True)
-    step = (rows.amax(1, keepdim=True) - low).clamp(min=1e-30) / (2 ** (32 - bits) - 256)
-    keys = (rows - low).div_(step).to(torch.int32).mul_(2**bits).add_(torch.arange(len(t), dtype=torch.int32))
-    keys, found = keys.numpy().view(np.uint32), np.empty(keys.shape, t.numpy().dtype)
+    # numpy sorts integers several times faster than torch sorts floats: a number's bits in front, its place behind
+    bits = rows.view(torch.int16)
+    order = bits ^ ((bits >> 15) & 0x7FFF)  # as the numbers are: the bits of negative ones run backwards
+    keys = order.to(torch.int32).mul_(2**16).add_(torch.arange(len(t), dtype=torch.int32)).numpy()
+    found = np.empty(keys.shape, t.numpy().dtype)
 
     def sort(part):
         keys[part].sort(axis=1)
-        np.take(t.numpy(), keys[part] & np.uint32(2**bits - 1), out=found[part], mode="clip")
+        np.take(t.numpy(), keys[part] & 0xFFFF, out=found[part], mode="clip")
 
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
@@ -323,7 +341,7 @@ def _mutual_information(P, q, lam, prior, precision, **given):
     if alive.any():
         likelihood = _Likelihood(P, q[:, alive], precision, **given)
         found = likelihood.all()
-        found -= lam * _prior(prior, likelihood, found, slice(None)).to(found.dtype)
+        found -= lam * _prior(prior, likelihood, found).to(found.dtype)
         scores[alive] = found + (1 - lam) * given["constant"]
     return scores
 
@@ -343,11 +361,11 @@ def _check_prior(prior, P, q, lam):
         )
 
 
-def _prior(prior, likelihood, found, columns):
-    """lam's factor: log p(concept) of `columns`. found: L [neurons, columns]."""
+def _prior(prior, likelihood, found):
+    """lam's factor: log p(concept), float64 [concepts]. found: L [neurons, concepts]."""
     if isinstance(prior, torch.Tensor):
-        return prior.to(found.device)[columns]
-    return _mean_exp(found) if prior == "layer" else likelihood.of_average_image()[columns]
+        return prior.to(found.device, torch.float64)
+    return _mean_exp(found) if prior == "layer" else likelihood.of_average_image()
 
 
 def _mean_exp(found):
@@ -359,118 +377,206 @@ def _mean_exp(found):
 class _Likelihood:
     """L [neurons, concepts]: for each neuron the sum over its top images i of log(offset + slope_i S[i, concept]).
 
-    S is computed for those images only that are among the top of some neuron. slopes: list of float, one a rank.
-    offset: None for 1. precision: "double"; "single"; or "half", which multiplies embeddings in bfloat16, keeps S in
-    float16 and sums in float32.
+    S is computed only for images that are among the top of some neuron, and for a panel of concepts at a time.
+    slopes: list of float, one a rank. offset: None for 1. precision: "double", "single", or "half", in which many
+    concepts are seen to the fast way: a product in bfloat16 for SoftWPMI, a tangent for WPMI.
     """
 
     def __init__(self, P, q, precision, a, slopes, offset, constant, ties):
-        self.P, self.a, self.slopes, self.offset = P, a, slopes, offset
-        rough = precision == "half" and P.images is not None and P.shape[1] >= FEW
-        self.precision = "single" if precision == "half" and not rough else precision
-        self.work = _dtype(precision)
-        self.rows, self.where = torch.unique(top_images(q, len(slopes), ties), return_inverse=True)
-        # S is kept in units of 1 / scale, which keeps it inside the range of float16
-        self.scale = float(min(P.shape[1], 60000)) if rough else 1.0
-        stored = torch.float16 if self.precision == "half" else self.work
-        fits = len(self.rows) * P.shape[1] * stored.itemsize <= STORE
-        self.kept = torch.empty(len(self.rows), P.shape[1], dtype=stored, device=P.device) if fits else None
-        self.log_z = self._normalise()
-
-    def _normalise(self):
-        """log of the sum over concepts of exp(a P), float64 [rows]; fills `kept`."""
-        found = torch.empty(len(self.rows), dtype=torch.float64, device=self.P.device)
-        logits = self._lowered() if self.precision == "half" else self._logits
-        for part in _parts(len(self.rows), BLOCK // self.P.shape[1]):
-            x, shift = logits(self.rows[part])
-            first = x[:, 0].to(torch.float64, copy=True)
-            x = torch.softmax(x, 1, out=x)
-            found[part] = first - x[:, 0].double().log() + shift
-            if self.kept is not None:
-                self.kept[part] = x.mul_(self.scale)
-        return found
-
-    def _logits(self, rows):
-        return self.P.block(rows, dtype=self.work).mul_(self.a), 0.0
-
-    def _lowered(self):
-        """A function from rows to a P + a constant for each row, by a product in bfloat16; and that constant.
-
-        Taking the mean concept away changes no softmax, and makes the numbers that are rounded small.
-        """
-        images, texts = self.P.images.float(), self.P.texts.float()
-        centre, middle = texts.mean(0), images.mean(0)
-        texts = texts - centre
-        low, bias = texts.bfloat16().T, self.a * (texts @ middle)
-
-        def logits(rows):
-            x = images[rows]
-            product = (self.a * (x - middle)).bfloat16() @ low
-            return product.float().add_(bias), self.a * (x @ centre).double()
-
-        return logits
+        self.a, self.slopes, self.offset = a, slopes, offset
+        self.everyone, self.device, self.work = P, P.device, _dtype(precision)
+        rows, self.where = torch.unique(top_images(q, len(slopes), ties), return_inverse=True)
+        self.P = P.only(rows)
+        self.fast = precision == "half" and P.images is not None and P.shape[1] >= FEW and a * P.longest() <= 12
+        self.log_z = None if self.fast else self._log_z(slice(None), self.work)
 
     def all(self):
         """L for every concept: [neurons, concepts] in the working precision."""
-        concepts, device = self.P.shape[1], self.P.device
-        found = torch.empty(self.where.shape[1], concepts, dtype=self.work, device=device)
-        width = 32 * max(1, (2**24 if device.type == "cpu" else 2**30) // (32 * len(self.rows) * self.work.itemsize))
-        panel = torch.empty(len(self.rows), min(width, concepts), dtype=self.work, device=device)
-        for columns in _parts(concepts, width):
-            S = panel[:, : columns.stop - columns.start]
-            S.copy_(self._probabilities(columns) if self.kept is None else self.kept[:, columns])
-            found[:, columns] = self._summed(S, self.where, 1.0 if self.kept is None else self.scale)
+        if self.fast:
+            return self._by_powers() if self.offset is None else self._by_tangents()
+        images, concepts = self.P.shape
+        found = torch.empty(self.where.shape[1], concepts, dtype=self.work, device=self.device)
+        for columns in _parts(concepts, _width(images, self.device)):
+            found[:, columns] = self._summed(self._probabilities(columns, self.work), self.where)
         return found
 
     def exact(self, columns):
         """L of some concepts in float64: [neurons, columns]; `log_z` is as good as the precision."""
         return self._summed(self._probabilities(columns, torch.float64), self.where)
 
-    def precise(self, neurons, columns):
-        """L of some neurons and concepts in float64, `log_z` too: [neurons, columns]."""
-        rows, where = torch.unique(self.where[:, neurons], return_inverse=True)
-        rows, parts = self.rows[rows], []
-        for part in _parts(len(rows), BLOCK // self.P.shape[1]):
-            parts.append((self.a * self.P.block(rows[part], dtype=torch.float64)).logsumexp(1))
-        S = (self.a * self.P.block(rows, columns, torch.float64) - torch.cat(parts)[:, None]).exp_()
-        return self._summed(S, where)
+    def pairs(self, neurons, columns, wanted, precise=False):
+        """L in float64 of the pairs that are wanted, bool [neurons, columns]; 0 for others. precise: `log_z` too."""
+        found = torch.zeros(wanted.shape, dtype=torch.float64, device=self.device)
+        slopes = torch.tensor(self.slopes, dtype=torch.float64, device=self.device)[:, None]
+        for k, neuron in enumerate(neurons.tolist()):
+            rows = self.where[:, neuron]
+            log_z = self._log_z(rows, torch.float64) if precise else self.log_z[rows]
+            S = self._logits(rows, columns[wanted[k]], torch.float64).sub_(log_z[:, None]).exp_()
+            terms = (slopes * S).log1p_() if self.offset is None else (S + self.offset).log_()
+            found[k, wanted[k]] = terms.sum(0)
+        return found
 
     def of_average_image(self):
         """L of a neuron whose top images are all like the average of all images: float64 [concepts]."""
-        total = torch.zeros(self.P.shape[1], dtype=torch.float64, device=self.P.device)
-        for part in _parts(self.P.shape[0], BLOCK // self.P.shape[1]):
-            x = self.P.block(part, dtype=self.work).mul_(self.a)
-            total += torch.softmax(x, 1).sum(0, dtype=torch.float64)
-        where = torch.zeros(len(self.slopes), 1, dtype=torch.int64, device=self.P.device)
-        return self._summed((total / self.P.shape[0])[None], where)[0]
+        images, concepts = self.everyone.shape
+        total = torch.zeros(concepts, dtype=torch.float64, device=self.device)
+        for part in _parts(images, BLOCK // concepts):
+            logits = self.a * self.everyone.block(part, dtype=self.work)
+            total += logits.softmax(1).sum(0, dtype=torch.float64)
+        where = torch.zeros(len(self.slopes), 1, dtype=torch.int64, device=self.device)
+        return self._summed((total / images)[None], where)[0]
 
-    def _probabilities(self, columns, dtype=None):
-        dtype = dtype or (torch.float32 if self.precision == "half" else self.work)
-        x = self.P.block(self.rows, columns, dtype).mul_(self.a)
-        return x.sub_(self.log_z[:, None].to(dtype)).exp_()
+    @functools.cached_property
+    def _double(self):
+        return self.P.to(torch.float64)
 
-    def _summed(self, S, where, scale=1.0):
-        """Sum over ranks of log(offset + slope S / scale): [neurons, columns of S]. where: rows of S, [ranks, neurons].
+    def _logits(self, rows, columns, dtype):
+        P = self._double if dtype == torch.float64 else self.P
+        return self.a * P.block(rows, columns, dtype)  # a block of a whole P may be P itself
+
+    def _log_z(self, rows, dtype):
+        """log of the sum over concepts of exp(a P): float64 [rows]."""
+        images, concepts = self.P.shape
+        rows, found = torch.arange(images, device=self.device)[rows], []
+        for part in rows.split(max(1, BLOCK // concepts)):
+            found.append(self._logits(part, slice(None), dtype).logsumexp(1).double())
+        return torch.cat(found)
+
+    def _probabilities(self, columns, dtype):
+        """S of all rows: [rows, columns]."""
+        return self._logits(slice(None), columns, dtype).sub_(self.log_z[:, None].to(dtype)).exp_()
+
+    def _summed(self, S, where):
+        """Sum over ranks of log(offset + slope S): [neurons, columns of S]. where: rows of S, [ranks, neurons].
 
         As products, with a logarithm only where the product would otherwise leave the range of the type.
         """
         if self.offset is not None:
-            S = S + self.offset * scale
-        largest = math.log1p(max(self.slopes) / scale * float(S.max()))
-        smallest = 0.0 if self.offset is None else -math.log(self.offset * scale)
+            S = S + self.offset
+        largest = math.log1p(max(self.slopes) * float(S.max()))
+        smallest = 0.0 if self.offset is None else -math.log(self.offset)
         group = max(1, int(LONGEST_FACTOR[S.dtype] / max(largest, smallest, 1e-9)))
         total = torch.zeros(where.shape[1], S.shape[1], dtype=S.dtype, device=S.device)
         product = torch.ones_like(total)
         for rank, slope in enumerate(self.slopes):
             rows = _rows(S, where[rank])
-            product = (
-                product.mul_(rows) if self.offset is not None else product.addcmul_(product, rows, value=slope / scale)
-            )
+            product = product.mul_(rows) if self.offset is not None else product.addcmul_(product, rows, value=slope)
             if (rank + 1) % group == 0:
                 total += product.log()
                 product.fill_(1)
-        total += product.log_()
-        return total if self.offset is None else total.sub_(len(self.slopes) * math.log(scale))
+        return total.add_(product.log_())
+
+    # The fast way takes logits around their means, y = (x_i - middle).a(t_m - centre) + bias_m. What is left out is the
+    # same for all concepts of an image: no softmax changes, and the numbers that are rounded are small.
+
+    def _centred(self):
+        """Images [rows, d], a x texts [concepts, d], bias [concepts], in float32; what was left out, float64 [rows]."""
+        images, texts = self.P.images.float(), self.P.texts.float()
+        centre, middle = texts.mean(0), images.mean(0)
+        left_out = self.a * (images @ centre).double()
+        texts = (texts - centre).mul_(self.a)
+        return images - middle, texts, texts @ middle, left_out
+
+    def _by_tangents(self):
+        """WPMI's L, in which log(exp(y) / Z + offset) is all but linear in y: its tangent at 0.
+
+        Embeddings are summed over a neuron's top images first, and the sums multiplied with the concepts.
+        """
+        images, texts, bias, left_out = self._centred()
+        log_z = _log_sum_exp(images, texts, bias)
+        some = torch.linspace(0, len(images) - 1, min(len(images), 64), device=self.device).long()
+        if (log_z[some] + left_out[some] - self._log_z(some, self.work)).abs().max() > 1e-3:
+            log_z = (self._log_z(slice(None), self.work) - left_out).float()
+        self.log_z = log_z.double() + left_out
+        z = self.offset * log_z.exp()
+        neurons, tangent = self.where.T.contiguous(), 1 / (1 + z)
+        slopes = tangent[neurons]
+        found = F.embedding_bag(neurons, images, mode="sum", per_sample_weights=slopes) @ texts.T
+        found.addr_(slopes.sum(1), bias)
+        return found.add_((z.log1p() - log_z)[neurons].sum(1, keepdim=True))
+
+    def _by_powers(self):
+        """SoftWPMI's L, in which log(1 + x) of the small x = slope S is a polynomial.
+
+        A power of x is one of slope / Z, a number for neuron and image, times one of exp(y), a number for image and
+        concept: its sum over a neuron's top images is a bag of rows with weights. The weights lean on an estimate of Z.
+        The Z that is found on the way corrects L as if S were 1 / concepts, and serves what is computed again; where
+        the estimate was bad, L is computed once more from it.
+        """
+        images, texts, bias, left_out = self._centred()
+        slopes, neurons = torch.tensor(self.slopes, device=self.device), self.where.T.contiguous()
+        estimate, each = _log_sum_exp(images, texts, bias), bias.exp()
+        found, log_z = self._powers(images, texts, each, estimate, neurons, slopes)
+        if (log_z - estimate).abs().max() > 0.02:
+            estimate = log_z
+            found, log_z = self._powers(images, texts, each, estimate, neurons, slopes)
+        self.log_z = log_z.double() + left_out
+        return found.sub_(((log_z - estimate)[neurons] * slopes).sum(1, keepdim=True), alpha=1 / len(texts))
+
+    def _powers(self, images, texts, each, estimate, neurons, slopes):
+        """L with weights from an estimate of log Z, and log Z. each: exp(bias). neurons: where, neurons first."""
+        weights, z = slopes * (-estimate).exp()[neurons], torch.zeros_like(estimate)
+        found = torch.zeros(len(neurons), len(texts), device=self.device)
+        for columns, power, E in _exponentials(images, texts):
+            factor = each[columns]
+            z += E @ factor
+            top = float(weights.max() * E.max() * factor.max())
+            coefficients = _polynomial(2 ** (math.ceil(4 * math.log2(top)) / 4))  # few different ones to work out
+            if coefficients is None:
+                S = E * factor * (-estimate).exp()[:, None]
+                found[:, columns] = self._summed(S, self.where)
+                continue
+            power.copy_(E)
+            for exponent, coefficient in enumerate(coefficients, 1):
+                if exponent > 1:
+                    power.mul_(E)
+                bag = F.embedding_bag(neurons, power, mode="sum", per_sample_weights=weights**exponent)
+                found[:, columns].addcmul_(bag, coefficient * factor**exponent)
+        return found, z.log()
+
+
+def _exponentials(images, texts):
+    """exp of images @ texts.T, the product in bfloat16, a panel at a time: columns, a spare [n, columns], and exp."""
+    n, width = len(images), _width(len(images), images.device)
+    images, texts = images.bfloat16(), (texts / math.log(2)).bfloat16()
+    wide = torch.empty(8 * width * n, dtype=torch.bfloat16, device=images.device)
+    panels = torch.empty(2, width * n, device=images.device)
+    for many in _parts(len(texts), 8 * width):
+        count = many.stop - many.start
+        y = torch.mm(images, texts[many].T, out=wide[: n * count].view(n, count))
+        for few in _parts(count, width):
+            one, other = panels[:, : n * (few.stop - few.start)].view(2, n, -1)
+            yield slice(many.start + few.start, many.start + few.stop), other, one.copy_(y[:, few]).exp2_()
+
+
+def _log_sum_exp(images, texts, bias, sample=512):
+    """log of the sum over concepts of exp(y), y = images @ texts.T + bias: an estimate, float32 [n].
+
+    exp(y) is 1 + y + y^2 / 2, whose sums over concepts follow from moments, and a rest that a sample of concepts shows.
+    """
+    concepts = len(texts)
+    some = torch.linspace(0, concepts - 1, min(concepts, sample), device=texts.device).long()
+    moments, cross = (texts.T @ texts / concepts).bfloat16(), texts.T @ bias / concepts
+    first, mean, square = texts.mean(0), bias.mean(), (bias * bias).mean()
+    few, parts = texts[some].T.bfloat16(), []
+    for x in images.split(max(1, BLOCK // len(some))):
+        low = x.bfloat16()
+        y = (low @ few).float().add_(bias[some])
+        rest = (y.exp() - 1 - y).sub_(y * y, alpha=0.5).mean(1)
+        second = (x * (low @ moments).float()).sum(1) + 2 * (x @ cross) + square
+        parts.append(1 + x @ first + mean + second / 2 + rest)
+    return torch.cat(parts).clamp_(min=0.5).log_().add_(math.log(concepts))
+
+
+@functools.lru_cache
+def _polynomial(top):
+    """Coefficients of x, x^2, ... for log(1 + x) from 0 to `top`; None where it would take too many."""
+    x = np.linspace(0, top, 100)[1:]
+    for degree in range(1, 7):
+        line = np.polynomial.Chebyshev.interpolate(lambda x: np.log1p(x) / x, degree - 1, [0, top])
+        if abs(line(x) * x - np.log1p(x)).max() <= 2e-5:
+            return line.convert(kind=np.polynomial.Polynomial).coef.tolist()
+    return None
 
 
 # --- labels
@@ -497,7 +603,8 @@ def labels(name, P, q, precision="auto", **constants):
     alive = (~dead(q)).nonzero().ravel()
     if not len(alive):
         return found, score
-    scores, exact = _scorer(name, P, q[:, alive], precision, constants)
+    q = q if len(alive) == q.shape[1] else q[:, alive]
+    scores, exact = _scorer(name, P, q, precision, constants)
     best, where = first_best(scores) if precision == "double" else _certain(scores, exact)
     found[alive] = torch.where(torch.isneginf(best), DEAD, where)
     score[alive] = best.double()
@@ -512,9 +619,10 @@ def first_best(scores):
 
 
 def _scorer(name, P, q, precision, constants):
-    """All scores in some precision, and a function (neurons, columns, precise) -> float64 scores of those.
+    """All scores in some precision, and a function (neurons, columns, wanted, level) -> float64 scores of those.
 
-    Without `precise`, SoftWPMI and WPMI still lean on sums over all concepts that were made in that precision.
+    Only scores that are wanted, bool [neurons, columns], need to be right. SoftWPMI and WPMI still lean on sums in the
+    lower precision: at level 0 on those over neurons and those over concepts, at level 1 on those over concepts.
     """
     if name in ("wpmi", "soft_wpmi"):
         options = {"lam": 1.0 if name == "soft_wpmi" else 0.6, "prior": "layer", **constants}
@@ -523,18 +631,18 @@ def _scorer(name, P, q, precision, constants):
         given = _constants(name, **options)
         likelihood = _Likelihood(P, q, precision, **given)
         scores = likelihood.all()
-        scores -= lam * _prior(prior, likelihood, scores, slice(None)).to(scores.dtype)
-        scores += (1 - lam) * given["constant"]
+        log_prior = lam * _prior(prior, likelihood, scores)
+        scores -= (log_prior - (1 - lam) * given["constant"]).to(scores.dtype)
 
-        def exact(neurons, columns, precise=False):
-            found = likelihood.exact(columns)
-            minus = lam * _prior(prior, likelihood, found, columns)
-            found = likelihood.precise(neurons, columns) if precise else found[neurons]
-            return found - minus + (1 - lam) * given["constant"]
+        def exact(neurons, columns, wanted, level=2):
+            minus = log_prior[columns]
+            if level and isinstance(prior, str) and prior == "layer":
+                minus = lam * _mean_exp(likelihood.exact(columns))
+            return likelihood.pairs(neurons, columns, wanted, level == 2) - minus + (1 - lam) * given["constant"]
     else:
         scores = FUNCTIONS[name](P, q, precision=precision, **constants)
 
-        def exact(neurons, columns, precise=False):
+        def exact(neurons, columns, wanted, level=2):
             return FUNCTIONS[name](P, q[:, neurons], columns=columns, precision="double", **constants)
 
     return scores, exact
@@ -546,7 +654,8 @@ def _certain(scores, exact):
     everyone = torch.arange(min(neurons, 64), device=scores.device)
     sample = torch.linspace(0, concepts - 1, min(concepts, 32), device=scores.device).long().unique()
     few = scores[everyone][:, sample]
-    error = _largest_error(few, exact(everyone, sample), few >= few.median(1, keepdim=True).values)
+    among = few >= few.median(1, keepdim=True).values
+    error = _largest_error(few, exact(everyone, sample, among, level=0), among)
     (best, second), where = scores.topk(min(2, concepts), dim=1).values[:, [0, -1]].T, scores.argmax(1)
     while concepts > 1:
         border = best - 4 * max(error, 1e-12)
@@ -556,20 +665,31 @@ def _certain(scores, exact):
         near = scores[unsure] >= border[unsure, None]
         columns = near.any(0).nonzero().ravel()
         near, few = near[:, columns], scores[unsure][:, columns]
-        again = exact(unsure, columns)
+        again = exact(unsure, columns, near, level=0)
         seen = _largest_error(few, again, near)
         if seen <= 2 * error:
             break
         error = seen
     if concepts == 1:
         return best, where
-    few = unsure[:4]
-    error = _largest_error(again[:4], exact(few, columns, precise=True), near[:4])
-    again = torch.where(near, again, -math.inf)
-    top = again.topk(2, dim=1).values
-    tight = (top[:, 0] - top[:, 1] <= 8 * error).nonzero().ravel() if error else unsure[:0]
-    if len(tight):
-        again[tight] = torch.where(near[tight], exact(unsure[tight], columns, precise=True), -math.inf)
+    again[~near] = -math.inf
+
+    def improve(some, level):
+        """Scores of some of the unsure neurons again; the largest change."""
+        few = near[some].any(0).nonzero().ravel()
+        wanted, before = near[some][:, few], again[some][:, few]
+        found = exact(unsure[some], columns[few], wanted, level)
+        again[some[:, None], few] = torch.where(wanted, found, -math.inf)
+        return _largest_error(before, found, wanted)
+
+    tight = torch.arange(len(unsure), device=scores.device)
+    for level in (1, 2):
+        error = improve(tight[:4], level)
+        top = again[tight].topk(2, dim=1).values
+        tight = tight[top[:, 0] - top[:, 1] <= 8 * error]
+        if not error or not len(tight):
+            break
+        improve(tight, level)
     top, index = first_best(again)
     best, where = best.double(), where.clone()
     best[unsure], where[unsure] = top, columns[index]
@@ -598,6 +718,11 @@ def _parts(n, size):
     """Slices of at most `size` that cover 0 to n."""
     size = max(1, size)
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def _width(n, device):
+    """Concepts of a panel of n images: a multiple of 16, for which rows are fast to add."""
+    return 16 * max(1, min(PANEL[device.type] // (16 * n), 16 if device.type == "cpu" else 256))
 
 
 def _indices(P, columns):

@@ -66,15 +66,17 @@ def test_a_constant_added_to_a_neuron_changes_no_score_but_the_plain_cosine(name
 @settings(max_examples=4)
 @given(seed=seeds)
 def test_what_decides_near_ties_is_float64(name, seed):
-    """A few columns, and a few columns of a few neurons, computed again after a run in bfloat16."""
+    """A few columns, and a few pairs of neuron and column, computed again after a run in bfloat16."""
     X, T, q = material(seed, images=300, concepts=similarity.FEW)
     given = similarity._constants(name)
     double, half = (similarity._Likelihood(similarity.matrix((X, T)), q, p, **given) for p in ("double", "half"))
-    assert half.kept.dtype == torch.float16
-    columns, neurons = torch.tensor([3, 11]), torch.tensor([0, 5])
+    columns, neurons, wanted = torch.tensor([3, 11]), torch.tensor([0, 5]), torch.tensor([[True, True], [False, True]])
     expected = double.all()[:, columns]
-    np.testing.assert_allclose(half.exact(columns), expected, atol=5e-3)  # its sums over all concepts are rough
-    np.testing.assert_allclose(half.precise(neurons, columns), expected[neurons], atol=1e-9)
+    half.all()
+    assert half.fast and not double.fast
+    np.testing.assert_allclose(half.exact(columns), expected, atol=0.03)  # its sums over all concepts are rough
+    np.testing.assert_allclose(half.pairs(neurons, columns, wanted), expected[neurons] * wanted, atol=0.03)
+    np.testing.assert_allclose(half.pairs(neurons, columns, wanted, True), expected[neurons] * wanted, atol=1e-9)
 
 
 @given(seeds)

@@ -84,12 +84,11 @@ def test_labels_of_lower_precision_are_those_of_float64(name, seed):
         assert (near - score).abs().max() < 0.3
 
 
-@pytest.mark.parametrize("name", ["wpmi", "soft_wpmi"])
-def test_labels_after_a_product_in_bfloat16_are_those_of_float64(name):
+@pytest.mark.parametrize("name, apart", [("wpmi", 2e-6), ("soft_wpmi", 2e-3)])
+def test_labels_after_a_product_in_bfloat16_are_those_of_float64(name, apart):
     X, T, q = material(images=600, concepts=sim.FEW, neurons=150, width=64)
-    T[sim.FEW // 2 :] = T[: sim.FEW // 2] + 2e-3 * torch.randn(
-        sim.FEW // 2, 64, generator=torch.Generator().manual_seed(1)
-    )
+    half = sim.FEW // 2
+    T[half:] = T[:half] + apart * torch.randn(half, 64, generator=torch.Generator().manual_seed(1))
     T = F.normalize(T, dim=1)  # every concept has a neighbour that is hard to tell from it
     rough = sim.FUNCTIONS[name]((X, T), q, precision="half").argmax(1)
     expected, _ = sim.labels(name, (X, T), q, precision="double")
@@ -98,14 +97,61 @@ def test_labels_after_a_product_in_bfloat16_are_those_of_float64(name):
 
 
 @pytest.mark.parametrize("name", ["wpmi", "soft_wpmi"])
-def test_blocks_and_recomputed_probabilities_change_nothing(name, monkeypatch):
-    X, T, q = material()
-    whole = sim.FUNCTIONS[name]((X, T), q)
-    half = sim.FUNCTIONS[name]((X, T), q, precision="half")
-    monkeypatch.setattr(sim, "STORE", 0)
+@pytest.mark.parametrize("precision, concepts", [("double", 80), ("single", 80), ("half", sim.FEW + 7)])
+def test_the_size_of_blocks_and_panels_changes_nothing(name, precision, concepts, monkeypatch):
+    X, T, q = material(concepts=concepts)
+    whole = sim.FUNCTIONS[name]((X, T), q, precision=precision)
+    monkeypatch.setattr(sim, "PANEL", {"cpu": 500})
     monkeypatch.setattr(sim, "BLOCK", 500)
-    np.testing.assert_allclose(sim.FUNCTIONS[name]((X, T), q), whole, atol=1e-10)
-    np.testing.assert_allclose(sim.FUNCTIONS[name]((X, T), q, precision="half"), half, atol=0.2)
+    atol = {"double": 1e-10, "single": 1e-4, "half": 2e-3}[
+        precision
+    ]  # a panel's polynomial is as long as its S asks for
+    np.testing.assert_allclose(sim.FUNCTIONS[name]((X, T), q, precision=precision), whole, atol=atol)
+
+
+@pytest.mark.parametrize("width", [512, 32], ids=["powers", "products, after a bad estimate of Z"])
+def test_soft_wpmi_from_a_product_in_bfloat16_is_near(width):
+    X, T, q = material(images=400, concepts=sim.FEW, width=width)
+    found, exact = (sim.soft_wpmi((X, T), q, precision=precision) for precision in ("half", "double"))
+    assert (found - exact).std() < 0.006 * exact.std()
+
+
+@pytest.mark.parametrize("concepts", [sim.FEW, 4 * sim.FEW])
+def test_the_tangents_of_wpmi_are_near(concepts):
+    X, T, q = material(images=400, concepts=concepts, width=512)
+    found, exact = (sim.wpmi((X, T), q, precision=precision) for precision in ("half", "double"))
+    assert (found - exact).abs().max() < 0.005 * exact.std()
+
+
+def test_wpmi_where_no_sample_tells_z():
+    X, T, q = material(images=400, concepts=sim.FEW, width=16)
+    found, exact = (sim.wpmi((X, T), q, a=10.0, precision=precision) for precision in ("half", "double"))
+    assert (found - exact).std() < 0.03 * exact.std()
+
+
+@pytest.mark.parametrize("name", ["wpmi", "soft_wpmi"])
+def test_logits_too_long_for_the_fast_way_are_summed_the_slow_way(name):
+    X, T, q = material(images=300, concepts=sim.FEW)
+    found = sim.FUNCTIONS[name]((9 * X, T), q, a=5.0, precision="half")
+    np.testing.assert_array_equal(found, sim.FUNCTIONS[name]((9 * X, T), q, a=5.0, precision="single"))
+
+
+def test_the_sum_of_exponentials_is_estimated_from_moments_and_a_sample():
+    g = torch.Generator().manual_seed(0)
+    X, T, bias = torch.randn(50, 64, generator=g), torch.randn(4000, 64, generator=g), torch.randn(4000, generator=g)
+    for scale, tolerance in [(0.001, 1e-6), (0.01, 1e-4), (0.05, 0.01)]:
+        y = scale * (X @ T.T + bias)
+        found = sim._log_sum_exp(X, scale * T, scale * bias)
+        np.testing.assert_allclose(found, y.double().logsumexp(1), atol=tolerance)
+
+
+@pytest.mark.parametrize("top", [1e-4, 0.01, 0.2, 1.0])
+def test_the_polynomial_of_a_logarithm(top):
+    x = np.linspace(0, top, 1000)
+    powers = sim._polynomial(top)
+    found = sum(c * x**k for k, c in enumerate(powers, 1))
+    np.testing.assert_allclose(found, np.log1p(x), atol=3e-5)
+    assert len(powers) <= 6 and sim._polynomial(100.0) is None
 
 
 def test_long_products_do_not_leave_the_range_of_float32():
