@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from lib import datasets, zeroshot
-from lib.dissection import evaluation, inputs, similarity
+from lib.dissection import evaluation, inputs, matrix, similarity
 from lib.dissection.setting import (
     Setting,
     auc_interval,
@@ -322,4 +322,4 @@ def class_said(setting, found, texts):
 
 
 def _alive(label, q):
-    return torch.where(similarity.dead(q), similarity.DEAD, label)
+    return torch.where(matrix.dead(q), similarity.DEAD, label)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lib.dissection import activations, evaluation, inputs, similarity
+from lib.dissection import activations, evaluation, inputs, matrix
 from lib.dissection.final import HELD_OUT
 from lib.dissection.setting import Setting, best, constants, functions, named, resampled, scored, shows, stability
 from lib.errors import UserError
@@ -47,7 +47,7 @@ def row(
     truth = truths(model, setting, found, names, pool, quantile) if setting.known else {}
     metrics, arrays = {}, {}
     for k, layer in enumerate(names, 1):
-        metrics[f"dead/{k}"] = float(similarity.dead(q[layer]).sum())
+        metrics[f"dead/{k}"] = float(matrix.dead(q[layer]).sum())
         if truth:
             metrics |= {f"{what}/{k}": value for what, value in _of_truth(truth["iou"][layer]).items()}
             arrays[f"iou/{k}"] = truth["iou"][layer].numpy().astype(np.float32)
@@ -154,7 +154,7 @@ def neuron(
             for what in ("correlation", "auprc"):
                 draws = [d[what][0] for d in drawn]
                 metrics[f"{what}/{function}"] = of_draws(tested[what][0], draws, len(unseen))
-    order = similarity.top_images(q[:, [unit]], min(shown, len(q)))[:, 0]
+    order = matrix.top_images(q[:, [unit]], min(shown, len(q)))[:, 0]
     arrays = {
         "top": order.numpy(),
         "activation": q[order, unit].numpy(),
@@ -181,8 +181,8 @@ def _unit(unit, q, score, layer):
         raise UserError(f"{layer} has no neuron {unit}; it has {q.shape[1]}, from 0 to {q.shape[1] - 1}.")
     if unit == -1:
         return int(score.nan_to_num(nan=-torch.inf).argmax())
-    if similarity.dead(q)[unit]:
-        alive = (~similarity.dead(q)).nonzero().ravel().tolist()
+    if matrix.dead(q)[unit]:
+        alive = (~matrix.dead(q)).nonzero().ravel().tolist()
         some = f"; alive are {', '.join(map(str, alive[:8]))}, ..." if alive else ""
         value = float(q[0, unit])
         raise UserError(

@@ -105,11 +105,11 @@ def constants(name, n, top_k=0):
 
 
 def scored(name, images, texts, q, top_k=0, ties="first", **options):
-    """Scores [neurons, concepts] by a similarity function: in float64 where that is cheap, else the fast way.
+    """Scores [neurons, concepts] by a similarity function: in float64 where that is cheap, else in float32.
 
     images [n, c], texts [m, c], q [n, neurons].
     """
-    precision = "double" if len(images) * len(texts) <= similarity.SMALL else "half"
+    precision = "double" if len(images) * len(texts) <= similarity.SMALL else "single"
     given = constants(name, len(q), top_k) | ({} if name.startswith("cos") else {"ties": ties})
     return similarity.FUNCTIONS[name]((images, texts), q, precision=precision, **given, **options)
 

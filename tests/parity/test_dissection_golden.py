@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.dissection import plain, similarity
+from lib.dissection import matrix, plain, similarity
 
 # float32 sums of a hundred logarithms of about -5 leave 2e-4 in the released SoftWPMI, as its float64 version shows
 TOLERANCE = {"cos": 1e-5, "cos_cubed": 2e-6, "wpmi": 2e-4, "soft_wpmi": 2e-4}
@@ -24,7 +24,7 @@ def ours(golden, name, **options):
     return similarity.FUNCTIONS[name](golden["P"], golden["q"], **options)
 
 
-@pytest.mark.parametrize("precision", similarity.PRECISIONS)
+@pytest.mark.parametrize("precision", matrix.PRECISIONS)
 @pytest.mark.parametrize("name", TOLERANCE)
 def test_scores(golden, name, precision):
     found = ours(golden, name, precision=precision)
@@ -37,7 +37,7 @@ def test_soft_wpmi_in_float64(golden, precision, tolerance):
     np.testing.assert_allclose(found, golden["soft_wpmi_float64"], atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("precision", similarity.PRECISIONS)
+@pytest.mark.parametrize("precision", matrix.PRECISIONS)
 def test_rank_reorder_up_to_one_factor_a_neuron(golden, precision):
     ratio = ours(golden, "rank_reorder", precision=precision).double() / golden["rank_reorder"]
     np.testing.assert_allclose(ratio / ratio.mean(1, keepdim=True), 1, atol=1e-6)
@@ -45,7 +45,7 @@ def test_rank_reorder_up_to_one_factor_a_neuron(golden, precision):
     assert (ratio - 1).abs().max() < 0.5 and (ratio.mean() - 1).abs() < 0.05
 
 
-@pytest.mark.parametrize("precision", ["auto", *similarity.PRECISIONS])
+@pytest.mark.parametrize("precision", ["auto", *matrix.PRECISIONS])
 @pytest.mark.parametrize("name", similarity.FUNCTIONS)
 def test_labels(golden, name, precision):
     reference = golden["soft_wpmi_float64" if name == "soft_wpmi" else name]
@@ -64,7 +64,7 @@ def test_the_plain_way_that_is_timed_gives_the_released_scores(golden, name):
 
 def test_stable_ties_change_only_neurons_with_few_activations(golden):
     q = golden["q"]
-    released, first = (similarity.top_images(q, 100, ties) for ties in ("released", "first"))
+    released, first = (matrix.top_images(q, 100, ties) for ties in ("released", "first"))
     same = (released.sort(0).values == first.sort(0).values).all(0)
     border = q.sort(0, descending=True).values[[99, 100]]
     assert (same | (border[0] == border[1])).all()  # other images only where the 100th and the 101st are equal

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lib.dissection import evaluation, similarity
+from lib.dissection import evaluation, likelihood, matrix, similarity
 
 seeds = st.integers(0, 2**31 - 1)
 settings.register_profile("dissection", max_examples=20, deadline=None)
@@ -67,13 +67,12 @@ def test_a_constant_added_to_a_neuron_changes_no_score_but_the_plain_cosine(name
 @given(seed=seeds)
 def test_what_decides_near_ties_is_float64(name, seed):
     """A few columns, and a few pairs of neuron and column, computed again after a run in bfloat16."""
-    X, T, q = material(seed, images=300, concepts=similarity.FEW)
-    given = similarity._constants(name)
-    double, half = (similarity._Likelihood(similarity.matrix((X, T)), q, p, **given) for p in ("double", "half"))
+    X, T, q = material(seed, images=300, concepts=likelihood.FEW)
+    double, half = (similarity._likelihood(name, matrix.matrix((X, T)), q, p)[0] for p in ("double", "half"))
     columns, neurons, wanted = torch.tensor([3, 11]), torch.tensor([0, 5]), torch.tensor([[True, True], [False, True]])
     expected = double.all()[:, columns]
     half.all()
-    assert half.fast and not double.fast
+    assert isinstance(half, likelihood.FastLikelihood) and not isinstance(double, likelihood.FastLikelihood)
     np.testing.assert_allclose(half.exact(columns), expected, atol=0.03)  # its sums over all concepts are rough
     np.testing.assert_allclose(half.pairs(neurons, columns, wanted), expected[neurons] * wanted, atol=0.03)
     np.testing.assert_allclose(half.pairs(neurons, columns, wanted, True), expected[neurons] * wanted, atol=1e-9)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from lib.dissection import likelihood, matrix
 from lib.dissection import similarity as sim
 from lib.errors import UserError
 
@@ -86,8 +87,8 @@ def test_labels_of_lower_precision_are_those_of_float64(name, seed):
 
 @pytest.mark.parametrize("name, apart", [("wpmi", 2e-6), ("soft_wpmi", 2e-3)])
 def test_labels_after_a_product_in_bfloat16_are_those_of_float64(name, apart):
-    X, T, q = material(images=600, concepts=sim.FEW, neurons=150, width=64)
-    half = sim.FEW // 2
+    X, T, q = material(images=600, concepts=likelihood.FEW, neurons=150, width=64)
+    half = likelihood.FEW // 2
     T[half:] = T[:half] + apart * torch.randn(half, 64, generator=torch.Generator().manual_seed(1))
     T = F.normalize(T, dim=1)  # every concept has a neighbour that is hard to tell from it
     rough = sim.FUNCTIONS[name]((X, T), q, precision="half").argmax(1)
@@ -97,12 +98,13 @@ def test_labels_after_a_product_in_bfloat16_are_those_of_float64(name, apart):
 
 
 @pytest.mark.parametrize("name", ["wpmi", "soft_wpmi"])
-@pytest.mark.parametrize("precision, concepts", [("double", 80), ("single", 80), ("half", sim.FEW + 7)])
+@pytest.mark.parametrize("precision, concepts", [("double", 80), ("single", 80), ("half", likelihood.FEW + 7)])
 def test_the_size_of_blocks_and_panels_changes_nothing(name, precision, concepts, monkeypatch):
     X, T, q = material(concepts=concepts)
     whole = sim.FUNCTIONS[name]((X, T), q, precision=precision)
-    monkeypatch.setattr(sim, "PANEL", {"cpu": 500})
-    monkeypatch.setattr(sim, "BLOCK", 500)
+    monkeypatch.setattr(likelihood, "PANEL", {"cpu": 500})
+    for module in (sim, likelihood, matrix):
+        monkeypatch.setattr(module, "BLOCK", 500)
     atol = {"double": 1e-10, "single": 1e-4, "half": 2e-3}[
         precision
     ]  # a panel's polynomial is as long as its S asks for
@@ -111,12 +113,12 @@ def test_the_size_of_blocks_and_panels_changes_nothing(name, precision, concepts
 
 @pytest.mark.parametrize("width", [512, 32], ids=["powers", "products, after a bad estimate of Z"])
 def test_soft_wpmi_from_a_product_in_bfloat16_is_near(width):
-    X, T, q = material(images=400, concepts=sim.FEW, width=width)
+    X, T, q = material(images=400, concepts=likelihood.FEW, width=width)
     found, exact = (sim.soft_wpmi((X, T), q, precision=precision) for precision in ("half", "double"))
     assert (found - exact).std() < 0.006 * exact.std()
 
 
-@pytest.mark.parametrize("concepts", [sim.FEW, 4 * sim.FEW])
+@pytest.mark.parametrize("concepts", [likelihood.FEW, 4 * likelihood.FEW])
 def test_the_tangents_of_wpmi_are_near(concepts):
     X, T, q = material(images=400, concepts=concepts, width=512)
     found, exact = (sim.wpmi((X, T), q, precision=precision) for precision in ("half", "double"))
@@ -124,14 +126,14 @@ def test_the_tangents_of_wpmi_are_near(concepts):
 
 
 def test_wpmi_where_no_sample_tells_z():
-    X, T, q = material(images=400, concepts=sim.FEW, width=16)
+    X, T, q = material(images=400, concepts=likelihood.FEW, width=16)
     found, exact = (sim.wpmi((X, T), q, a=10.0, precision=precision) for precision in ("half", "double"))
     assert (found - exact).std() < 0.03 * exact.std()
 
 
 @pytest.mark.parametrize("name", ["wpmi", "soft_wpmi"])
 def test_logits_too_long_for_the_fast_way_are_summed_the_slow_way(name):
-    X, T, q = material(images=300, concepts=sim.FEW)
+    X, T, q = material(images=300, concepts=likelihood.FEW)
     found = sim.FUNCTIONS[name]((9 * X, T), q, a=5.0, precision="half")
     np.testing.assert_array_equal(found, sim.FUNCTIONS[name]((9 * X, T), q, a=5.0, precision="single"))
 
@@ -141,17 +143,17 @@ def test_the_sum_of_exponentials_is_estimated_from_moments_and_a_sample():
     X, T, bias = torch.randn(50, 64, generator=g), torch.randn(4000, 64, generator=g), torch.randn(4000, generator=g)
     for scale, tolerance in [(0.001, 1e-6), (0.01, 1e-4), (0.05, 0.01)]:
         y = scale * (X @ T.T + bias)
-        found = sim._log_sum_exp(X, scale * T, scale * bias)
+        found = likelihood._log_sum_exp(X, scale * T, scale * bias)
         np.testing.assert_allclose(found, y.double().logsumexp(1), atol=tolerance)
 
 
 @pytest.mark.parametrize("top", [1e-4, 0.01, 0.2, 1.0])
 def test_the_polynomial_of_a_logarithm(top):
     x = np.linspace(0, top, 1000)
-    powers = sim._polynomial(top)
+    powers = likelihood._polynomial(top)
     found = sum(c * x**k for k, c in enumerate(powers, 1))
     np.testing.assert_allclose(found, np.log1p(x), atol=3e-5)
-    assert len(powers) <= 6 and sim._polynomial(100.0) is None
+    assert len(powers) <= 6 and likelihood._polynomial(100.0) is None
 
 
 def test_long_products_do_not_leave_the_range_of_float32():
@@ -252,12 +254,12 @@ def test_top_images_take_ties_in_the_order_of_the_images():
     q = torch.from_numpy(np.random.default_rng(0).integers(0, 4, (50, 300)).astype(np.float32))
     for k in (1, 7, 49, 50):
         expected = np.argsort(-q.numpy(), axis=0, kind="stable")[:k]
-        np.testing.assert_array_equal(sim.top_images(q, k), expected)
+        np.testing.assert_array_equal(matrix.top_images(q, k), expected)
 
 
 def test_ties_are_named():
     with pytest.raises(UserError, match="ties is 'last'; give 'first' or 'released'"):
-        sim.top_images(torch.rand(5, 2), 2, "last")
+        matrix.top_images(torch.rand(5, 2), 2, "last")
 
 
 # --- extremes and bad input
@@ -271,7 +273,7 @@ def test_a_neuron_that_is_a_concept_is_called_by_its_name(name, precision):
     assert torch.equal(found, torch.arange(30))
 
 
-@pytest.mark.parametrize("precision", sim.PRECISIONS)
+@pytest.mark.parametrize("precision", matrix.PRECISIONS)
 @pytest.mark.parametrize("name", sim.FUNCTIONS)
 def test_a_dead_neuron_has_no_label_and_changes_no_other(name, precision):
     X, T, q = material()
