@@ -20,8 +20,9 @@ LONGEST_FACTOR = {torch.float32: 80.0, torch.float64: 600.0}  # sum of logs that
 class Likelihood:
     """L [neurons, concepts]: for each neuron the sum over its top images i of log(offset + slope_i S[i, concept]).
 
-    S is computed only for images that are among the top of some neuron, and for a panel of concepts at a time.
-    slopes: list of float, one a rank. offset: None for 1. dtype: the working precision.
+    S is computed only for images that are among the top of some neuron, and for a panel of concepts at a time. `all`
+    comes first: it finds the `log_z` that other methods take. slopes: list of float, one a rank. offset: None for 1.
+    dtype: the working precision.
     """
 
     def __init__(self, P, q, dtype, a, slopes, offset, ties):
@@ -29,10 +30,11 @@ class Likelihood:
         self.everyone, self.device, self.work = P, P.device, dtype
         rows, self.where = torch.unique(top_images(q, len(slopes), ties), return_inverse=True)
         self.P = P.only(rows)
-        self.log_z = self._first_log_z()
+        self.log_z = None
 
     def all(self):
         """L for every concept: [neurons, concepts] in the working precision."""
+        self.log_z = self._log_z(slice(None), self.work)
         images, concepts = self.P.shape
         found = torch.empty(self.where.shape[1], concepts, dtype=self.work, device=self.device)
         for columns in parts(concepts, _width(images, self.device)):
@@ -73,9 +75,6 @@ class Likelihood:
         P = self._double if dtype == torch.float64 else self.P
         return self.a * P.block(rows, columns, dtype)  # a block of a whole P may be P itself
 
-    def _first_log_z(self):
-        return self._log_z(slice(None), self.work)
-
     def _log_z(self, rows, dtype):
         """log of the sum over concepts of exp(a P): float64 [rows]."""
         images, concepts = self.P.shape
@@ -113,8 +112,7 @@ class FastLikelihood(Likelihood):
     """L in float32 for many concepts: by its tangent for WPMI, by its powers after a bfloat16 product for SoftWPMI.
 
     Logits are taken around their means, y = (x_i - middle).a(t_m - centre) + bias_m. What is left out is the same for
-    all concepts of an image: no softmax changes, and the numbers that are rounded are small. `all` comes first, since
-    it finds the `log_z` that other methods take.
+    all concepts of an image: no softmax changes, and the numbers that are rounded are small.
     """
 
     @staticmethod
@@ -125,9 +123,6 @@ class FastLikelihood(Likelihood):
     def all(self):
         """L for every concept: float32 [neurons, concepts]."""
         return self._by_powers() if self.offset is None else self._by_tangents()
-
-    def _first_log_z(self):
-        return None
 
     def _centred(self):
         """Images [rows, d], a x texts [concepts, d], bias [concepts], in float32; what was left out, float64 [rows]."""
