@@ -1,6 +1,7 @@
 """What every test shares: folders of its own, few threads, and the real data where a machine has it."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,18 @@ def own_folders(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    torch.set_num_threads(1)  # more only wait for each other where the cores are busy
+    """One thread a process, pages under test included: on busy cores more wait for each other, many times as long."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture(scope="session")
