@@ -46,13 +46,19 @@ class Likelihood:
         return self._summed(self._probabilities(columns, torch.float64), self.where)
 
     def pairs(self, neurons, columns, wanted, precise=False):
-        """L in float64 of the pairs that are wanted, bool [neurons, columns]; 0 for others. precise: `log_z` too."""
+        """L in float64 of the pairs that are wanted, bool [neurons, columns]; 0 for others. precise: `log_z` too.
+
+        A neuron at a time: each has concepts of its own, few of them.
+        """
+        log_z = self.log_z
+        if precise:
+            rows, log_z = self.where[:, neurons].unique(), log_z.clone()
+            log_z[rows] = self._log_z(rows, torch.float64)
         found = torch.zeros(wanted.shape, dtype=torch.float64, device=self.device)
         slopes = torch.tensor(self.slopes, dtype=torch.float64, device=self.device)[:, None]
         for k, neuron in enumerate(neurons.tolist()):
             rows = self.where[:, neuron]
-            log_z = self._log_z(rows, torch.float64) if precise else self.log_z[rows]
-            S = self._logits(rows, columns[wanted[k]], torch.float64).sub_(log_z[:, None]).exp_()
+            S = self._logits(rows, columns[wanted[k]], torch.float64).sub_(log_z[rows][:, None]).exp_()
             terms = (slopes * S).log1p_() if self.offset is None else (S + self.offset).log_()
             found[k, wanted[k]] = terms.sum(0)
         return found

@@ -54,17 +54,17 @@ def matrix(P):
     """P as a `Matrix`. P: float [n, m], or the pair (images [n, d], texts [m, d]); raises UserError for others."""
     if isinstance(P, Matrix):
         return P
-    parts = tuple(P) if isinstance(P, (tuple, list)) else (P,)
-    shapes = [list(x.shape) for x in parts]
-    if len(parts) > 2 or any(x.dim() != 2 for x in parts) or (len(parts) == 2 and shapes[0][1] != shapes[1][1]):
+    given = tuple(P) if isinstance(P, (tuple, list)) else (P,)
+    shapes = [list(x.shape) for x in given]
+    if len(given) > 2 or any(x.dim() != 2 for x in given) or (len(given) == 2 and shapes[0][1] != shapes[1][1]):
         raise UserError(
             f"P has shapes {shapes}; give it whole [images, concepts], or as images [n, d] and texts [m, d]."
         )
     if any(min(shape) == 0 for shape in shapes):
         raise UserError(f"P has shapes {shapes}; there must be at least one image and one concept.")
-    if not all(_finite(x) for x in parts):
+    if not all(_finite(x) for x in given):
         raise UserError("P holds nan or infinite numbers; look for images or concepts whose embedding is not finite.")
-    return Matrix(P, None, None) if len(parts) == 1 else Matrix(None, *parts)
+    return Matrix(P, None, None) if len(given) == 1 else Matrix(None, *given)
 
 
 def checked(P, q):

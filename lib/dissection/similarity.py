@@ -266,8 +266,8 @@ def _prior(prior, likelihood, found):
 
 def _mean_exp(found):
     """log of the mean of exp over neurons, a part of the concepts at a time: float64 [concepts]."""
-    parts = found.split(max(1, BLOCK // len(found)), dim=1)
-    return torch.cat([part.logsumexp(0).double() for part in parts]) - math.log(len(found))
+    sums = [part.logsumexp(0).double() for part in found.split(max(1, BLOCK // len(found)), dim=1)]
+    return torch.cat(sums) - math.log(len(found))
 
 
 # --- labels
@@ -280,8 +280,8 @@ def labels(name, P, q, precision="auto", **constants):
     concept within reach of a neuron's best one is computed again in float64. Reach is four times the largest error
     seen, first on a sample of concepts, then on those computed again. What is left of the lower precision are sums over
     all neurons and over all concepts, in which its errors average out; where two concepts are so near that it matters,
-    first the one and then the other is made in float64. The score of a neuron without near rivals is that of the lower
-    precision. A dead neuron has label DEAD and score nan.
+    first the one and then the other, for that neuron's images, is made in float64. The score of a neuron without near
+    rivals is that of the lower precision. A dead neuron has label DEAD and score nan.
     """
     if name not in FUNCTIONS:
         raise UserError(
@@ -314,7 +314,8 @@ def _scorer(name, P, q, precision, constants):
     """All scores in some precision, and a function (neurons, columns, wanted, level) -> float64 scores of those.
 
     Only scores that are wanted, bool [neurons, columns], need to be right. SoftWPMI and WPMI still lean on sums in the
-    lower precision: at level 0 on those over neurons and those over concepts, at level 1 on those over concepts.
+    lower precision: at level 0 on those over neurons and those over concepts, at level 1 on those over concepts, at
+    level 2 on those over concepts of the other neurons' images, which enter by the prior only.
     """
     if name in ("wpmi", "soft_wpmi"):
         options = {"lam": 1.0 if name == "soft_wpmi" else 0.6, "prior": "layer", **constants}
@@ -325,7 +326,7 @@ def _scorer(name, P, q, precision, constants):
         log_prior = lam * _prior(prior, likelihood, scores)
         scores -= (log_prior - (1 - lam) * constant).to(scores.dtype)
 
-        def exact(neurons, columns, wanted, level=2):
+        def exact(neurons, columns, wanted, level):
             minus = log_prior[columns]
             if level and isinstance(prior, str) and prior == "layer":
                 minus = lam * _mean_exp(likelihood.exact(columns))
@@ -333,7 +334,7 @@ def _scorer(name, P, q, precision, constants):
     else:
         scores = FUNCTIONS[name](P, q, precision=precision, **constants)
 
-        def exact(neurons, columns, wanted, level=2):
+        def exact(neurons, columns, wanted, level):
             return FUNCTIONS[name](P, q[:, neurons], columns=columns, precision="double", **constants)
 
     return scores, exact

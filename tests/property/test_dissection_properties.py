@@ -73,8 +73,9 @@ def test_what_decides_near_ties_is_float64(name, seed):
     expected = double.all()[:, columns]
     half.all()
     assert isinstance(half, likelihood.FastLikelihood) and not isinstance(double, likelihood.FastLikelihood)
-    np.testing.assert_allclose(half.exact(columns), expected, atol=0.03)  # its sums over all concepts are rough
-    np.testing.assert_allclose(half.pairs(neurons, columns, wanted), expected[neurons] * wanted, atol=0.03)
+    rough = {"wpmi": 0.03, "soft_wpmi": 5e-3}[name]  # of the sums over all concepts, WPMI's come from a sample
+    np.testing.assert_allclose(half.exact(columns), expected, atol=rough)
+    np.testing.assert_allclose(half.pairs(neurons, columns, wanted), expected[neurons] * wanted, atol=rough)
     np.testing.assert_allclose(half.pairs(neurons, columns, wanted, True), expected[neurons] * wanted, atol=1e-9)
 
 

@@ -105,9 +105,8 @@ def test_the_size_of_blocks_and_panels_changes_nothing(name, precision, concepts
     monkeypatch.setattr(likelihood, "PANEL", {"cpu": 500})
     for module in (sim, likelihood, matrix):
         monkeypatch.setattr(module, "BLOCK", 500)
-    atol = {"double": 1e-10, "single": 1e-4, "half": 2e-3}[
-        precision
-    ]  # a panel's polynomial is as long as its S asks for
+    # a panel's polynomial is as long as its S asks for
+    atol = {"double": 1e-10, "single": 1e-4, "half": 2e-3}[precision]
     np.testing.assert_allclose(sim.FUNCTIONS[name]((X, T), q, precision=precision), whole, atol=atol)
 
 
