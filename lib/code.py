@@ -9,7 +9,7 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from lib.errors import UserError
@@ -86,7 +86,7 @@ def _read(name: str) -> tuple[str, list[str]]:
     return _parsed(str(path), about.st_size, about.st_mtime_ns)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parsed(path: str, size: int, changed: int) -> tuple[str, list[str]]:
     source = Path(path).read_text(encoding="utf-8")
     return _sha256(stripped(source)), sorted(set(_imports(ast.parse(source))))
