@@ -99,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         execute(given.exhibit, given.page, **{name: literal(value) for name, value in given.p})
         there = len(list(Path(given.page).parent.glob("*.ipynb")))
         count = f" ({there} of {given.of} pages)" if given.of else ""
-        print(given.exhibit, *(value for _, value in given.p), f"{time.perf_counter() - began:.0f} s{count}", flush=True)
+        print(
+            given.exhibit, *(value for _, value in given.p), f"{time.perf_counter() - began:.0f} s{count}", flush=True
+        )
     except Exception as error:
         sentence = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else f"{type(error).__name__}: {error}"
         sys.exit(f"{given.exhibit}: {sentence}")
