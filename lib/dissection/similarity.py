@@ -78,10 +78,11 @@ def leading(found: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
     Fewer where there are fewer concepts; DEAD and nan where fewer have a finite score.
     """
-    left, lists = found.double().nan_to_num(nan=-math.inf, posinf=-math.inf), []
+    left, lists = found.double().nan_to_num(nan=-math.inf, neginf=-math.inf), []
+    unit = found.abs().nan_to_num(0, 0).amax(1).clamp(max=1)
     for _ in range(min(k, left.shape[1])):
         top = left.amax(1)
-        equal = left >= (top - 1e-12 * top.abs().clamp(min=1))[:, None]
+        equal = left >= (top - 1e-12 * torch.maximum(top.abs(), unit))[:, None]
         label = equal.to(torch.uint8).argmax(1)
         there = top > -math.inf
         lists.append((torch.where(there, label, DEAD), torch.where(there, top, math.nan)))
