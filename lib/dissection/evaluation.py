@@ -1,7 +1,5 @@
 """How right labels of neurons are: against known truths, in a text space, on held-out images, on resampled probes."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from scipy import stats
@@ -139,8 +137,6 @@ def by_chance(labels: np.ndarray, right: np.ndarray) -> np.ndarray:
 # --- resampling
 
 
-def resampled(n: int, resamples: int, seed: int = 0) -> Iterator[torch.Tensor]:
-    """Indices of n images drawn with replacement, `resamples` times: int64 [n] each."""
-    stream = rng(seed, "resampled images")
-    for _ in range(resamples):
-        yield torch.from_numpy(stream.integers(n, size=n))
+def drawn(n: int, draw: int, seed: int = 0) -> torch.Tensor:
+    """Indices of n images drawn with replacement, int64 [n]: the `draw`-th resample; 0 takes each image once."""
+    return torch.from_numpy(rng(seed, "images drawn again", n, draw).integers(n, size=n)) if draw else torch.arange(n)

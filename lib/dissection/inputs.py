@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from lib.data import ImageDataset, names, probes
+from lib.dissection.options import plain_name
 from lib.errors import UserError, nearest
 from lib.given import Given
 from lib.paths import DATA
@@ -27,10 +28,10 @@ def probe(given: Given, name: str, images: int = 0) -> ImageDataset:
 
     name: "val" (the images of the run), another split of their dataset, "habitat" (the miniature's web images of one
     habitat), a dataset or folder that `lib.data.load` knows, "cifar100" (its training images) or "broden"; several
-    joined by "+". images: of each but the run's own, 0 for all; of web (and habitat is a part of it) 50 a class. Raises
-    UserError.
+    joined by "+"; or "usual". images: of each but the run's own, 0 for all; of web (and habitat is a part of it) 50 a
+    class. Raises UserError.
     """
-    parts = [_probe(given, part.strip(), images) for part in name.split("+")]
+    parts = [_probe(given, part.strip(), images) for part in plain_name(name, given.dataset).split("+")]
     return parts[0] if len(parts) == 1 else probes.joined(name, parts)
 
 

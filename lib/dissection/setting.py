@@ -1,15 +1,14 @@
-"""What every observation of this wing begins with: a target, the CLIP that names, probes, words, scores and labels."""
+"""What every observation of this wing begins with: a target, the CLIP that names, probes, words, activations."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 
 from lib.data import ImageDataset
-from lib.dissection import evaluation, inputs, layers, similarity, truth
+from lib.dissection import evaluation, inputs, similarity, towers, truth
 from lib.dissection.options import Options, listed
 from lib.given import Given
 
@@ -27,7 +26,10 @@ class Words:
 
 
 class Setting:
-    """Everything that is opened for one target, each thing once. Raises UserError for a model that reads no text."""
+    """Everything that is opened for one target, each thing once. Raises UserError for a model that reads no text.
+
+    notes: JSON facts for a record: sizes of probes and concept sets, and how many concepts come twice.
+    """
 
     def __init__(self, given: Given, options: Options, judged: bool = False):
         self.given, self.options = given, options
@@ -35,87 +37,85 @@ class Setting:
         self.clip = inputs.reader(given, options.clip)
         self.judge = inputs.judge(given, options.judge) if judged and options.judge else None
         self.target, self.images = given.model, given.images
-        self.sizes: dict[str, int] = {}
-        self._probes: dict[str, ImageDataset] = {}
+        self.layers = towers.choose(self.target, options.layers)
+        self.probes = options.probe_names(given.dataset)
+        self.notes: dict[str, dict[str, int]] = {"probes": {}, "concepts": {}, "duplicates": {}}
+        self._opened: dict[str, ImageDataset] = {}
 
     def probe(self, name: str) -> ImageDataset:
         """Probing images by name, see `inputs.probe`."""
-        if name not in self._probes:
-            self._probes[name] = inputs.probe(self.given, name, self.options.probe_images)
-            self.sizes[name] = len(self._probes[name])
-        return self._probes[name]
-
-    @property
-    def probes(self) -> list[str]:
-        """Names of the probes."""
-        return self.options.probe_names(self.given.dataset)
+        if name not in self._opened:
+            self._opened[name] = inputs.probe(self.given, name, self.options.probe_images)
+            self.notes["probes"][name] = len(self._opened[name])
+        return self._opened[name]
 
     def seen(self, probe: str) -> torch.Tensor:
         """The CLIP's embeddings of a probe: float32 [images, c], on its device."""
         return self.clip.embed_images(self.probe(probe))
 
-    @cached_property
-    def layers(self) -> list[str]:
-        """Names of the layers that are looked into."""
-        return layers.choose(self.target, self.options.layers)
-
-    def does(self, layer: str, probe: str) -> torch.Tensor:
+    def activity(self, layer: str, probe: str) -> torch.Tensor:
         """What a layer's neurons do on a probe: float32 [images, neurons]."""
-        if layer == layers.FINAL:
-            return layers.final(self.target, self.probe(probe), self.images)
-        wanted = [name for name in self.layers if name != layers.FINAL]
-        return layers.hidden(self.target, self.probe(probe), wanted, self.options.pool)[layer]
+        return towers.activity(self.target, self.probe(probe), layer, self.images, self.options.pool)
 
-    def words(self, name: str, texts: list[str] | None = None) -> Words:
-        """A concept set by name, or `texts` under that name. Raises UserError."""
-        texts = inputs.concepts(self.given, name) if texts is None else texts
-        inputs.check_concepts(texts)
+    def units(self, layer: str, q: torch.Tensor) -> torch.Tensor:
+        """The neurons that are looked at, of all that are scored together: last ones whose class is in the run."""
+        return self.own if layer == towers.FINAL else torch.arange(q.shape[1])
+
+    @cached_property
+    def own(self) -> torch.Tensor:
+        """Classes with images in the run: int64 [k]."""
+        return torch.from_numpy(np.unique(self.images.labels))
+
+    def words(self, name: str) -> Words:
+        """A concept set by name. Raises UserError."""
+        texts = inputs.concepts(self.given, name)
+        self.notes["concepts"][name], self.notes["duplicates"][name] = len(texts), inputs.check_concepts(texts)
         prompts = [self.options.prompt.format(text) for text in texts]
         judged = self.judge.embed_texts(prompts).to(self.clip.device) if self.judge else None
         return Words(name, texts, self.clip.embed_texts(prompts), judged)
 
     @cached_property
     def names(self) -> Words:
-        """The class names, against which labels of last neurons are held."""
+        """The class names, with which labels of last neurons are compared."""
         return self.words("classes")
 
-    @cached_property
-    def own(self) -> torch.Tensor:
-        """Classes with images in the run, whose last neurons are looked at: int64 [k]."""
-        return torch.from_numpy(np.unique(self.images.labels))
+    def scores(self, name: str, q: torch.Tensor, images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """Scores by a similarity function, float64 [neurons, concepts], on the CPU. q [n, neurons]."""
+        return similarity.scores(name, q, images, texts, **self.options.constants(name)).cpu()
 
-    def scores(self, name: str, images: torch.Tensor, texts: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-        """Scores [neurons, concepts] by a similarity function. images [n, c], texts [m, c], q [n, neurons]."""
-        given: dict[str, Any] = self.options.constants(name, len(q))
-        given |= {} if name.startswith("cos") else {"ties": self.options.ties}
-        given |= {"prior": self.options.prior} if name.endswith("wpmi") else {}
-        return similarity.FUNCTIONS[name]((images, texts), q.to(images.device), **given)
-
-    def each(self) -> Iterator[tuple[dict[str, str], Words, torch.Tensor, torch.Tensor]]:
-        """Layer by layer, probe by probe, set by set: (their names, the words, embeddings, activations)."""
+    def each(self) -> Iterator[tuple[dict[str, str | int], Words, torch.Tensor, torch.Tensor]]:
+        """Probe by probe, layer by layer, set by set: (their names, the words, activations, embeddings)."""
         sets = [self.words(name) for name in listed(self.options.concepts)]
         for probe in self.probes:
             images = self.seen(probe)
-            for layer in self.layers:
-                q = self.does(layer, probe)
+            for depth, layer in enumerate(self.layers, 1):
+                q = self.activity(layer, probe)
                 for words in sets:
-                    yield {"layer": layer, "probe": probe, "concepts": words.name}, words, images, q
-
-    def notes(self) -> dict[str, Any]:
-        """JSON facts for a record: sizes of probes and concept sets, and how many concepts come twice."""
-        sets = {name: inputs.concepts(self.given, name) for name in listed(self.options.concepts)}
-        return {
-            "probes": self.sizes,
-            "concepts": {name: len(texts) for name, texts in sets.items()},
-            "duplicates": {name: inputs.check_concepts(texts) for name, texts in sets.items()},
-        }
+                    about: dict[str, str | int] = {"layer": layer, "depth": depth, "probe": probe}
+                    yield about | {"concepts": words.name}, words, q, images
 
 
-def best(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Label (DEAD for a dead neuron) and best score (nan there): int64 and float64 [neurons], on the CPU."""
-    top, label = similarity.first_best(scores.double().nan_to_num(nan=-torch.inf))
-    there = top > -torch.inf
-    return torch.where(there, label, similarity.DEAD).cpu(), torch.where(there, top, torch.nan).cpu()
+class HeldOut:
+    """Tests neurons with their labels on images that nothing else has seen, where it is known what these show."""
+
+    def __init__(self, setting: Setting):
+        self.setting = setting
+        self.shown: dict[str, torch.Tensor | None] = {}
+        self.activity: dict[str, torch.Tensor] = {}
+
+    def test(self, layer: str, words: Words, label: torch.Tensor, unit: torch.Tensor, draw: int = 0) -> dict:
+        """Columns correlation, auprc and auc of neurons `unit` with labels `label`; draw: of these images, 0 for all."""
+        setting = self.setting
+        if setting.known and words.name not in self.shown:
+            self.shown[words.name] = truth.present(setting.probe(HELD_OUT), words.texts)
+        shown = self.shown.get(words.name)
+        if shown is None:
+            return {"correlation": np.nan, "auprc": np.nan, "auc": np.nan}
+        if layer not in self.activity:
+            self.activity[layer] = setting.activity(layer, HELD_OUT).cpu()
+        some = slice(None) if not draw else evaluation.drawn(len(shown), draw, setting.given.seed)
+        present = shown[some][:, label.clamp(min=0)] & (label >= 0)
+        return evaluation.held_out(self.activity[layer][some][:, unit].numpy(), present.numpy())
 
 
 def named(label: torch.Tensor, texts: list[str]) -> list[str]:
@@ -128,8 +128,3 @@ def rows_of(label: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
     chosen = embeddings[label.clamp(min=0).to(embeddings.device)].clone()
     chosen[label < 0] = torch.nan
     return chosen
-
-
-def found_in(label: torch.Tensor, shown: torch.Tensor, q: torch.Tensor) -> dict[str, np.ndarray]:
-    """`evaluation.held_out` of neurons with their labels. q [images, neurons]; shown bool [images, concepts]."""
-    return evaluation.held_out(q.cpu().numpy(), (shown[:, label.clamp(min=0)] & (label >= 0)).numpy())

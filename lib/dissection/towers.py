@@ -17,20 +17,20 @@ FINAL = "final"  # the name of the logits
 STAGES = r"(visual\.)?(layer[1-4]|transformer\.resblocks\.\d+|trunk\.stages\.\d)|encoder\.layers\.encoder_layer_\d+"
 
 
-def final(model: Any, images: ImageDataset, classes: ImageDataset) -> torch.Tensor:
-    """Logits float32 [images, classes] of a classifier, or of a CLIP's zero-shot one on the words of `classes`."""
-    weight, bias = heads.head(model, classes)
-    return model.embed_images(images) @ weight.T + bias
+def activity(
+    model: Any, images: ImageDataset, layer: str, classes: ImageDataset, pool: str = "released"
+) -> torch.Tensor:
+    """What the neurons of a layer do on images: float32 [images, neurons].
 
-
-def hidden(model: Any, images: ImageDataset, layers: list[str], pool: str = "released") -> dict[str, torch.Tensor]:
-    """Activations of layers of a model's vision tower: layer -> float32 [images, neurons], on the CPU.
-
-    Kept a chunk of images at a time, so that a run that was interrupted goes on where it was. Raises UserError.
+    "final" is the logits of a classifier, or of a CLIP's zero-shot one on the words of `classes`. Hidden layers are kept
+    a chunk of images at a time, so that a run that was interrupted goes on where it was. Raises UserError.
     """
-    activations.check_layers(model.tower, layers)
+    if layer == FINAL:
+        weight, bias = heads.head(model, classes)
+        return model.embed_images(images) @ weight.T + bias
+    activations.check_layers(model.tower, [layer])
     usual = _stages(model)
-    computed = usual if set(layers) <= set(usual) else layers  # one pass for all that other pages will want
+    computed = usual if layer in usual else [layer]  # one pass for all that other pages will want
     rows, order = [], []
     for chunk in progress(list(images.chunks()), f"layers of {model.name}"):
         part = images.subset(chunk)
@@ -40,14 +40,13 @@ def hidden(model: Any, images: ImageDataset, layers: list[str], pool: str = "rel
 
         about = {"layers": computed, "pool": pool, "images": part.fingerprint, "n": len(part), "resize": model.resize}
         found = store.tensors({"kind": "activations", "model": model.decides, **about}, compute)
-        rows.append([found[name] for name in layers])
+        rows.append(found[layer])
         order.append(torch.from_numpy(chunk))
-    back = torch.cat(order).argsort()
-    return {name: torch.cat(parts)[back] for name, parts in zip(layers, zip(*rows, strict=True), strict=True)}
+    return torch.cat(rows)[torch.cat(order).argsort()]
 
 
 def maps(model: Any, images: ImageDataset, layers: list[str]) -> dict[str, torch.Tensor]:
-    """The same with their places: layer -> float32 [images, neurons, h, w], all of them in memory."""
+    """Activations of hidden layers with their places: layer -> float32 [images, neurons, h, w], all of them in memory."""
     return activations.maps(model.tower, layers, batches(model, images))
 
 
@@ -58,9 +57,10 @@ def batches(model: Any, images: ImageDataset, size: int = 64) -> Iterator[torch.
 
 
 def choose(model: Any, wanted: str) -> list[str]:
-    """Names of layers: "final", "auto" for every stage of a ResNet or block of a ViT, "last" for the last of these, or
+    """Names of layers, first to last.
 
-    names with commas. Raises UserError for an unknown one, and where a model has no such stages.
+    wanted: "auto" for every stage of a ResNet or block of a ViT, "last" for the last of these, or names with commas
+    ("final" for the logits). Raises UserError for an unknown one, and where a model has no such stages.
     """
     if wanted in ("auto", "last"):
         found = _stages(model)
