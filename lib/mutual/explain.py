@@ -12,8 +12,8 @@ import torch
 from lib.data import ImageDataset
 from lib.models import Clip, heads
 from lib.mutual import information, matching
-from lib.mutual.finding import PART_METHODS, Parts, embed_parts, find, find_all, find_chunks, predictions
-from lib.mutual.options import Options
+from lib.mutual.finding import Parts, embed_parts, find, find_all, find_chunks, predictions
+from lib.mutual.options import PART_METHODS, Options
 
 __all__ = [
     "PART_METHODS",
@@ -77,17 +77,20 @@ def explain(
     images: ImageDataset,
     options: Options = Options(),
     seed: int = 0,
-    methods: tuple[str, ...] = PART_METHODS,
+    methods: tuple[str, ...] = (),
 ) -> Explanations:
-    """Vision-side and language-side descriptors of every image. seed: of K-means.
+    """Vision-side and language-side descriptors of every image. seed: of K-means. methods: those of the options.
 
     A chunk of whole classes at a time, so that memory does not grow with the images. Raises UserError when the images
     have no descriptors.
     """
     images.require_descriptors(every_class=False)
-    embedded = clip.embed_images(images)
+    methods, embedded = methods or options.methods, clip.embed_images(images)
     logits = embedded @ heads.classifier(clip, images.classes, images.templates).T
-    order, pieces, shown, share = [], {m: [] for m in methods}, {m: [] for m in methods}, []
+    order: list[np.ndarray] = []
+    share: list[torch.Tensor] = []
+    pieces: dict[str, list[Named]] = {m: [] for m in methods}
+    shown: dict[str, list[np.ndarray]] = {m: [] for m in methods}
     for indices, found in find_chunks(clip, images, options, methods, seed):
         order.append(indices)
         share.append(found[methods[0]].foreground)

@@ -17,10 +17,8 @@ from lib.data import ImageDataset
 from lib.errors import one_of
 from lib.models import Clip, heads
 from lib.mutual import foreground, parts, prompts
-from lib.mutual.options import Options
+from lib.mutual.options import PART_METHODS, Options
 from lib.progress import progress
-
-PART_METHODS = ("pca", "kmeans")
 
 
 @dataclass
@@ -99,13 +97,13 @@ def _find_chunk(
 
     def by(method: str) -> Callable[[], dict[str, torch.Tensor]]:
         def compute() -> dict[str, torch.Tensor]:
-            rows = [_find_group(clip, *read(k), method, options.parts, seed) for k in range(len(groups))]
+            rows = [_find_group(clip, *read(k), method, options.parts, seed + options.restart) for k in range(len(groups))]
             back = np.argsort(np.concatenate(groups))
             return {name: torch.cat([row[name] for row in rows])[back] for name in rows[0]}
 
         return compute
 
-    drawn = {"kmeans": seed}  # what else is found does not depend on the seed
+    drawn = {"kmeans": seed + options.restart}  # what else is found does not depend on the seed
     return {m: store.tensors(key | {"method": m, "seed": drawn.get(m)}, by(m)) for m in methods}
 
 

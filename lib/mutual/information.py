@@ -75,7 +75,10 @@ def matches(vision_ids: Any, language_ids: Any) -> np.ndarray:
             f"{len(vision)} vision lists and {len(language)} language lists were given; expected one "
             "of each for every image."
         )
-    return ((vision[:, :, None] == language[:, None, :]) & (vision >= 0)[:, :, None]).any(axis=2)
+    found = np.zeros(vision.shape, bool)
+    for nth in language.T:  # a loop over M, so that memory stays that of the lists
+        found |= vision == nth[:, None]
+    return found & (vision >= 0)
 
 
 def overlap_counts(vision_ids: Any, language_ids: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -89,7 +92,11 @@ def last_hit(vision_ids: Any, language_ids: Any) -> np.ndarray:
 
     That many descriptors must be removed until a "released" curve is 0, so that AUC mostly measures this.
     """
-    hits = matches(vision_ids, language_ids)
+    return last_of(matches(vision_ids, language_ids))
+
+
+def last_of(hits: np.ndarray) -> np.ndarray:
+    """`last_hit` of what `matches` gives, bool [B, N]: int [B]."""
     return (hits * np.arange(1, hits.shape[1] + 1)).max(axis=1, initial=0)
 
 
@@ -102,9 +109,16 @@ def curves(
     the end of an image's list. "dummy" (released code) overwrites a removed descriptor, so that the list
     keeps its length; "drop" (the paper's words) shortens it. Paper section 3.3.
     """
-    one_of("removal", removal, REMOVALS)
     hits = matches(vision_ids, language_ids)
-    n, m, _ = overlap_counts(vision_ids, language_ids)
+    n, m = ((_array(ids) >= 0).sum(axis=1) for ids in (vision_ids, language_ids))
+    return curves_of(hits, n, m, information, removal)
+
+
+def curves_of(
+    hits: np.ndarray, n: np.ndarray, m: np.ndarray, information: str = "released", removal: str = "dummy"
+) -> np.ndarray:
+    """`curves` of lists of n and m descriptors (int [B]) of which `hits` (bool [B, N], of `matches`) are shared."""
+    one_of("removal", removal, REMOVALS)
     removed = np.arange(hits.shape[1] + 1)
     left = np.maximum(n[:, None] - removed, 0)
     k = np.pad(np.cumsum(hits[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
@@ -163,9 +177,12 @@ def wrong_classes(predicted: np.ndarray, classes: int, draws: int, rng: np.rando
 def random_lists(ids: Any, bank: int, rng: np.random.Generator) -> np.ndarray:
     """Each image's list replaced by as many distinct descriptors drawn from the bank: int64 like `ids`, -1 pads."""
     ids = _array(ids)
-    drawn = np.stack([rng.choice(bank, min(ids.shape[1], bank), replace=False) for _ in ids])
-    # a bank smaller than the lists leaves places empty
-    drawn = np.pad(drawn, ((0, 0), (0, ids.shape[1] - drawn.shape[1])), constant_values=-1)
+    count = min(ids.shape[1], bank)  # a bank smaller than the lists leaves places empty
+    drawn = np.full(ids.shape, -1)
+    for i, j in enumerate(range(bank - count, bank)):  # Floyd's way to draw without replacement, for all images at once
+        new = rng.integers(0, j + 1, len(ids))
+        drawn[:, i] = np.where((drawn[:, :i] == new[:, None]).any(1), j, new)
+    drawn[:, :count] = rng.permuted(drawn[:, :count], axis=1)  # his order is not random
     return np.where(ids >= 0, drawn, -1)
 
 
