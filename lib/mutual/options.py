@@ -61,3 +61,22 @@ class Options:
     def methods(self) -> tuple[str, ...]:
         """The part methods that `parts_by` stands for."""
         return PART_METHODS if self.parts_by == "both" else (self.parts_by,)
+
+
+@dataclass(frozen=True)
+class MaskOptions(Options):
+    """What is done to a picture outside its foreground: `blur`, the width of a Gaussian in pixels; 0: mean colour."""
+
+    blur: int = 11
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.blur < 0 or (self.blur and self.blur % 2 == 0):
+            raise UserError(f"blur is {self.blur}; give an odd width in pixels, or 0 for the mean colour.")
+
+
+@dataclass(frozen=True)
+class BankOptions:
+    """The sentence of classification by description, `prompt`: see `boost.prompt_of`."""
+
+    prompt: str = "auto"
