@@ -196,9 +196,7 @@ class Run:
             return None
         return store.read_record(path)
 
-    def _computed(
-        self, function: Observe, options: Any, path: Path, asked: dict, written_by: str
-    ) -> tuple[dict, Seen]:
+    def _computed(self, function: Observe, options: Any, path: Path, asked: dict, written_by: str) -> tuple[dict, Seen]:
         name, began = asked["model"], time.perf_counter()
         given = dataclasses.replace(self.given(name), limit=asked["limit"])
         with store.measuring(function.__qualname__):

@@ -12,24 +12,9 @@ import torch
 from lib.data import ImageDataset
 from lib.models import Clip, heads
 from lib.mutual import information, matching
-from lib.mutual.finding import Parts, embed_parts, find, find_all, find_chunks, predictions
-from lib.mutual.options import PART_METHODS, Options
+from lib.mutual.finding import Parts, embed_parts, find, find_all, find_chunks, predictions  # noqa: F401  one door
+from lib.mutual.options import DEFAULTS, PART_METHODS, Options  # noqa: F401
 
-__all__ = [
-    "PART_METHODS",
-    "Explanations",
-    "Named",
-    "Options",
-    "Parts",
-    "embed_parts",
-    "explain",
-    "find",
-    "find_all",
-    "language_scores",
-    "language_size",
-    "name_parts",
-    "predictions",
-]
 LARGE_BANK = 500  # descriptors: from there on the released notebook's 50 are a small part of the bank
 BATCH = 64  # images whose similarities with the whole bank are in memory together
 
@@ -75,7 +60,7 @@ class Explanations:
 def explain(
     clip: Clip,
     images: ImageDataset,
-    options: Options = Options(),
+    options: Options = DEFAULTS,
     seed: int = 0,
     methods: tuple[str, ...] = (),
 ) -> Explanations:
@@ -119,7 +104,7 @@ def name_parts(
     clip: Clip,
     images: ImageDataset,
     found: Parts,
-    options: Options = Options(),
+    options: Options = DEFAULTS,
     embedded: torch.Tensor | None = None,
 ) -> Named:
     """The descriptors of each of the parts `found` in `images`.

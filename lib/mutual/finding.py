@@ -17,7 +17,7 @@ from lib.data import ImageDataset
 from lib.errors import one_of
 from lib.models import Clip, heads
 from lib.mutual import foreground, parts, prompts
-from lib.mutual.options import PART_METHODS, Options
+from lib.mutual.options import DEFAULTS, PART_METHODS, Options
 from lib.progress import progress
 
 
@@ -40,7 +40,7 @@ class Parts:
         return Parts(*(None if values is None else values[indices] for values in vars(self).values()))
 
 
-def find(clip: Clip, images: ImageDataset, options: Options = Options(), method: str = "kmeans", seed: int = 0) -> Parts:
+def find(clip: Clip, images: ImageDataset, options: Options = DEFAULTS, method: str = "kmeans", seed: int = 0) -> Parts:
     """The parts of every image by "pca" or "kmeans", with their label maps. seed: of K-means. Raises UserError."""
     return find_all(clip, images, options, (method,), seed)[method]
 
@@ -48,7 +48,7 @@ def find(clip: Clip, images: ImageDataset, options: Options = Options(), method:
 def find_all(
     clip: Clip,
     images: ImageDataset,
-    options: Options = Options(),
+    options: Options = DEFAULTS,
     methods: Sequence[str] = PART_METHODS,
     seed: int = 0,
     keep_maps: bool = True,
@@ -74,10 +74,13 @@ def find_chunks(
     grouped = replace(images, labels=labels)  # whole groups come together, whatever makes them
     for indices in progress(list(grouped.chunks()), f"parts of {clip.name}"):
         found = _find_chunk(clip, grouped.subset(indices), options, methods, seed)
-        yield indices, {
-            m: Parts(v["embedded"], v["present"], v["foreground"], v["label_maps"] if keep_maps else None)
-            for m, v in found.items()
-        }
+        yield (
+            indices,
+            {
+                m: Parts(v["embedded"], v["present"], v["foreground"], v["label_maps"] if keep_maps else None)
+                for m, v in found.items()
+            },
+        )
 
 
 def _find_chunk(
@@ -97,7 +100,9 @@ def _find_chunk(
 
     def by(method: str) -> Callable[[], dict[str, torch.Tensor]]:
         def compute() -> dict[str, torch.Tensor]:
-            rows = [_find_group(clip, *read(k), method, options.parts, seed + options.restart) for k in range(len(groups))]
+            rows = [
+                _find_group(clip, *read(k), method, options.parts, seed + options.restart) for k in range(len(groups))
+            ]
             back = np.argsort(np.concatenate(groups))
             return {name: torch.cat([row[name] for row in rows])[back] for name in rows[0]}
 

@@ -81,12 +81,6 @@ def matches(vision_ids: Any, language_ids: Any) -> np.ndarray:
     return found & (vision >= 0)
 
 
-def overlap_counts(vision_ids: Any, language_ids: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lengths of both lists and of their overlap for each image: (n, m, k), each int [B]."""
-    k = matches(vision_ids, language_ids).sum(axis=1)
-    return (_array(vision_ids) >= 0).sum(axis=1), (_array(language_ids) >= 0).sum(axis=1), k
-
-
 def last_hit(vision_ids: Any, language_ids: Any) -> np.ndarray:
     """Rank (from 1) of the last vision-side descriptor that the language side has too; 0 if none: int [B].
 
@@ -100,9 +94,7 @@ def last_of(hits: np.ndarray) -> np.ndarray:
     return (hits * np.arange(1, hits.shape[1] + 1)).max(axis=1, initial=0)
 
 
-def curves(
-    vision_ids: Any, language_ids: Any, information: str = "released", removal: str = "dummy"
-) -> np.ndarray:
+def curves(vision_ids: Any, language_ids: Any, information: str = "released", removal: str = "dummy") -> np.ndarray:
     """Information of each image as its descriptors are taken away, most relevant first.
 
     [B, N], [B, M] -> float64 [B, N + 1]: entry i after i removals, the first with the full list, nan beyond
@@ -144,15 +136,11 @@ def padded(image_curves: np.ndarray, length: int | None = None) -> np.ndarray:
 def image_scores(image_curves: np.ndarray, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """MI (first point) and AUC of each image's padded curve: (float64 [B], float64 [B]).
 
-    Their means over images are the MI and the AUC of the mean curve: resample these to get intervals.
+    "Area" as published: the plain mean of the points. Their means over images are the MI and the AUC of the mean curve
+    (Table 3): resample these to get intervals.
     """
     values = padded(image_curves, length)
     return values[:, 0], values.mean(axis=1)
-
-
-def auc(curve: np.ndarray) -> np.ndarray:
-    """ "Area" under a curve as published: the plain mean of its points, along the last axis."""
-    return np.asarray(curve, dtype=float).mean(axis=-1)
 
 
 def matches_by_class(vision_ids: Any, language_ids: Any, bank: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import pandas as pd
 
 from lib.data import ImageDataset
 from lib.given import Given
-from lib.mutual import explain, finding, foreground, information
+from lib.mutual import explain, foreground, information
 from lib.mutual.explain import Explanations
 from lib.mutual.options import Options
 from lib.seeds import rng

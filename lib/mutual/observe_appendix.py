@@ -1,4 +1,4 @@
-"""What is seen of one model in the paper's appendix: boxes (A1), accuracy without the rest (A3), matchings (A2), banks (A4)."""
+"""What is seen of one model for the appendix: boxes (A1), matchings (A2), accuracy without the rest (A3), banks (A4)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from lib.models import Clip, heads
 from lib.mutual import appendix, boost, explain, foreground, ground_truth, matching, parts
 from lib.mutual.observe_boost import scores
 from lib.mutual.options import BankOptions, MaskOptions, Options
+from lib.paths import datasets_folder
 from lib.store import Seen
 
 DECOMPOSITIONS = {"GDC": ("svd", 1), "PCA": ("pca", 0)}  # the paper's names
@@ -30,11 +31,11 @@ def localisation(given: Given, options: Options) -> Seen:
 
     A line an image and `features`: "Tokens (GDC)" and so on, as in the published table; "as in Table 3", where this
     project reads the foreground; "whole picture" and "central half", a box that covers half of it, which look at
-    nothing. Column hit: 0 or 100. A facet that a family lacks has no lines. Without boxes there is no line, and the note
-    "reason" says why. Paper, appendix Table 1.
+    nothing. Column hit: 0 or 100. A facet that a family lacks has no lines. Without boxes there is no line at all, and
+    the note "reason" says why. Paper, appendix Table 1.
     """
     clip, images = given.model, given.images
-    folder, found = given.open_folder(f"{images.name}/boxes"), {}
+    folder = given.open_file(str(datasets_folder() / images.name / "boxes"))
     try:
         appendix.true_boxes(images, [0], folder)
     except UserError as error:  # most datasets have none on disk; the rest of the page does not need them
@@ -63,9 +64,7 @@ def _about(images: ImageDataset) -> pd.DataFrame:
     return pd.DataFrame({"image": np.arange(len(images)), "class": names})
 
 
-def _hits(
-    clip: Clip, images: ImageDataset, members: np.ndarray, options: Options, folder: Path
-) -> dict[str, Tensor]:
+def _hits(clip: Clip, images: ImageDataset, members: np.ndarray, options: Options, folder: Path) -> dict[str, Tensor]:
     """Whether each way of looking hits the object, for the images of one group: dict of float [B]."""
     pixels, true = clip.pixels(images.image(i) for i in members), appendix.true_boxes(images, members, folder)
     switches = (options.spectral, options.components)
@@ -77,7 +76,9 @@ def _hits(
     boxes = {k: [np.divide(appendix.box(m), m.shape[0]) for m in mask.cpu()] for k, mask in masks.items()}
     low, high = (1 - CENTRE) / 2, (1 + CENTRE) / 2
     boxes |= {"whole picture": [(0, 0, 1, 1)] * len(true), "central half": [(low, low, high, high)] * len(true)}
-    return {k: torch.tensor([float(appendix.hit(*pair)) for pair in zip(v, true, strict=True)]) for k, v in boxes.items()}
+    return {
+        k: torch.tensor([float(appendix.hit(*pair)) for pair in zip(v, true, strict=True)]) for k, v in boxes.items()
+    }
 
 
 def facets_of(clip: Clip, pixels: Tensor, layer: int = -1) -> dict[str, tuple[Tensor, tuple[int, int]]]:

@@ -23,8 +23,8 @@ CHOICES = {
 class Options:
     """How images are explained and what is counted; the defaults are the released notebook's, and the book's.
 
-    parts_by: how parts are found; "both" is the two beside each other. parts: visual concepts L. restart: 1, 2, ... are
-    other random starts of K-means. per_part: descriptors a part. top_u: descriptors of a class M, 0 for the bank's default
+    parts_by: how parts are found, "both" ways beside each other. parts: visual concepts L. restart: 1, 2, ... are other
+    random starts of K-means. per_part: descriptors a part. top_u: descriptors of a class M, 0 for the bank's default
     (`explain.language_size`). information, removal: see `information`. foreground: where its features are read, see
     `foreground.setting_of`. spectral, components: see `parts.foreground`. candidates, relevance, matching, top: see
     `matching`. group: images that are decomposed together share their "label" (released code) or what the model
@@ -61,6 +61,9 @@ class Options:
     def methods(self) -> tuple[str, ...]:
         """The part methods that `parts_by` stands for."""
         return PART_METHODS if self.parts_by == "both" else (self.parts_by,)
+
+
+DEFAULTS = Options()  # the book's
 
 
 @dataclass(frozen=True)

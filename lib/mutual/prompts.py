@@ -64,9 +64,7 @@ def part_ellipse(mask: np.ndarray) -> tuple[Sequence[float], Sequence[float], fl
     return (x + (width - 1) / 2, y + (height - 1) / 2), (width * 2**0.5, height * 2**0.5), 0.0
 
 
-def by_image(
-    rows: Tensor, image_index: Tensor, part_index: Tensor, images: int, parts: int
-) -> tuple[Tensor, Tensor]:
+def by_image(rows: Tensor, image_index: Tensor, part_index: Tensor, images: int, parts: int) -> tuple[Tensor, Tensor]:
     """Arrange rows by image and part.
 
     rows [m, ...], image_index [m], part_index [m] -> [images, parts, ...], zero where an image does not show
