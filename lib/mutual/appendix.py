@@ -78,9 +78,9 @@ def diversity(texts: Tensor, classes: Sequence[int] | np.ndarray) -> tuple[float
     texts float [m, c] of norm 1, one a class and descriptor; classes int [m]. The paper names the two without a
     formula. A class with one descriptor has no pair within; nan where there is no pair at all.
     """
-    classes = torch.as_tensor(classes)
-    sums = torch.stack([texts[classes == k].sum(0) for k in classes.unique()]).double()
-    sizes = torch.stack([(classes == k).sum() for k in classes.unique()]).double()
+    groups = [texts[torch.from_numpy(np.asarray(classes) == k)] for k in np.unique(classes)]
+    sums = torch.stack([group.sum(0) for group in groups]).double()
+    sizes = torch.tensor([len(group) for group in groups], dtype=torch.float64)
     # a sum over all pairs is the squared norm of a sum; each text with itself, of cosine 1, is no pair
     within, total = (sums**2).sum(), (sums.sum(0) ** 2).sum()
     same, every = (sizes**2).sum(), sizes.sum() ** 2

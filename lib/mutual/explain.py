@@ -96,8 +96,8 @@ def explain(
 
 
 def _joined(pieces: list[Named], order: np.ndarray) -> Named:
-    ids = [torch.cat(of)[order] for of in zip(*((p.part_ids, p.vision_ids) for p in pieces), strict=True)]
-    return Named(*ids, np.concatenate([p.few_candidates for p in pieces])[order])
+    part_ids, vision_ids = (torch.cat([getattr(p, k) for p in pieces])[order] for k in ("part_ids", "vision_ids"))
+    return Named(part_ids, vision_ids, np.concatenate([p.few_candidates for p in pieces])[order])
 
 
 def name_parts(

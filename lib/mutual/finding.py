@@ -7,6 +7,7 @@ that parts that were found stay found when the matching of descriptors (`explain
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +38,17 @@ class Parts:
 
     def at(self, indices: np.ndarray) -> "Parts":
         """Those of the images at `indices`."""
-        return Parts(*(None if values is None else values[indices] for values in vars(self).values()))
+        maps = None if self.label_maps is None else self.label_maps[indices]
+        return Parts(self.embedded[indices], self.present[indices], self.foreground[indices], maps)
+
+
+class Read(NamedTuple):
+    """What all methods start from: pixels of a group, its patch features, its foreground, and that as pixels (CRF)."""
+
+    pixels: torch.Tensor
+    features: torch.Tensor
+    mask: torch.Tensor
+    outline: torch.Tensor | None
 
 
 def find(clip: Clip, images: ImageDataset, options: Options = DEFAULTS, method: str = "kmeans", seed: int = 0) -> Parts:
@@ -93,15 +104,15 @@ def _find_chunk(
     key |= {"where": where, **switches}
 
     @lru_cache(len(groups) if len(methods) > 1 else 1)  # the methods share what is read of a group
-    def read(k: int) -> tuple:
+    def read(k: int) -> Read:
         pixels = clip.pixels(images.image(i) for i in groups[k])
         features, mask = foreground.masks(clip, pixels, where, options.spectral, options.components)
-        return pixels, features, mask, parts.dense_crf(pixels, mask) if options.crf else None
+        return Read(pixels, features, mask, parts.dense_crf(pixels, mask) if options.crf else None)
 
     def by(method: str) -> Callable[[], dict[str, torch.Tensor]]:
         def compute() -> dict[str, torch.Tensor]:
             rows = [
-                _find_group(clip, *read(k), method, options.parts, seed + options.restart) for k in range(len(groups))
+                _find_group(clip, read(k), method, options.parts, seed + options.restart) for k in range(len(groups))
             ]
             back = np.argsort(np.concatenate(groups))
             return {name: torch.cat([row[name] for row in rows])[back] for name in rows[0]}
@@ -112,25 +123,16 @@ def _find_chunk(
     return {m: store.tensors(key | {"method": m, "seed": drawn.get(m)}, by(m)) for m in methods}
 
 
-def _find_group(
-    clip: Clip,
-    pixels: torch.Tensor,
-    features: torch.Tensor,
-    mask: torch.Tensor,
-    outline: torch.Tensor | None,
-    method: str,
-    count: int,
-    seed: int,
-) -> dict[str, torch.Tensor]:  # eight arguments: four are what `read` gives for all methods
+def _find_group(clip: Clip, read: Read, method: str, count: int, seed: int) -> dict[str, torch.Tensor]:
     """What `Parts` holds of the images of one group, on the CPU."""
     if method == "pca":
-        label_maps = parts.pca_parts(features, mask, count)
+        label_maps = parts.pca_parts(read.features, read.mask, count)
     else:
-        label_maps = parts.kmeans_parts(features, mask, count, seed)
-    if outline is not None:
-        label_maps = cut_out(label_maps, outline)
-    embedded, present = embed_parts(clip, pixels, label_maps, count)
-    found = {"embedded": embedded, "present": present, "foreground": mask.float().mean((1, 2))}
+        label_maps = parts.kmeans_parts(read.features, read.mask, count, seed)
+    if read.outline is not None:
+        label_maps = cut_out(label_maps, read.outline)
+    embedded, present = embed_parts(clip, read.pixels, label_maps, count)
+    found = {"embedded": embedded, "present": present, "foreground": read.mask.float().mean((1, 2))}
     return {name: tensor.cpu() for name, tensor in (found | {"label_maps": label_maps.to(torch.int8)}).items()}
 
 

@@ -35,7 +35,7 @@ def table3(given: Given, options: Options) -> Seen:
         ids = named.vision_ids.numpy()
         about["few_candidates"] = 100.0 * named.few_candidates
         for against, pairs in _pairs(found, ids, size, given.seed).items():
-            draws = [_measured(*pair, options) for pair in pairs]
+            draws = [_measured(listed, language, options) for listed, language in pairs]
             means = {k: np.mean([draw[k] for draw in draws], axis=0) for k in draws[0]}
             tables.append(about.assign(parts=method, against=against, **means))
         curves = information.curves(ids, found.language_ids(size), options.information, options.removal)

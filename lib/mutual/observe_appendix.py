@@ -1,4 +1,4 @@
-"""What is seen of one model for the appendix: boxes (A1), matchings (A2), accuracy without the rest (A3), banks (A4)."""
+"""What is seen of one model for the appendix: boxes (A1), matchings (A2), accuracy without the rest (A3), banks."""
 
 from dataclasses import replace
 from pathlib import Path

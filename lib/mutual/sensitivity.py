@@ -95,7 +95,7 @@ def conclusions(seen: pd.DataFrame, top1: pd.Series, seed: int = 0) -> pd.DataFr
         for name, (greater, less) in DIFFERENCES.items():
             sides = {"model": list(greater)}, {"model": list(less)}
             found[name] = statistics.difference(part, "auc", *sides, seed=seed)
-        found[ABOVE] = statistics.estimate(part.groupby("image")["above_chance"].mean(), seed=seed)
+        found[ABOVE] = statistics.estimate(part.groupby("image")["above_chance"].mean().to_numpy(), seed=seed)
         for name, (value, low, high, _) in found.items():
             sign = "" if np.isnan(value) else "▲" if low > 0 else "▼" if high < 0 else "○"
             line = {"switch": switch, "conclusion": name, "value": value, "value_low": low, "value_high": high}
@@ -110,7 +110,9 @@ def _correlation(part: pd.DataFrame, quantity: str, models: pd.Index, top1: pd.S
         return Estimate(np.nan)
     accuracy = top1[models].to_numpy(float)
     draws = statistics.coefficient(statistics.resampled_means(wide.to_numpy(), seed=seed), accuracy)
-    return statistics.of_draws(float(statistics.coefficient(wide.mean(axis=1), accuracy)), draws, len(models))
+    return statistics.of_draws(
+        float(statistics.coefficient(wide.mean(axis=1).to_numpy(), accuracy)), draws, len(models)
+    )
 
 
 def survival(found: pd.DataFrame) -> pd.DataFrame:
