@@ -45,11 +45,17 @@ class Given:
         with store.measuring(None):
             return models.load(name, self.dataset, self.device, self.seed, self.precision)
 
-    def open_images(self, split: str = "val", dataset: str = "", limit: int | None = None) -> data.ImageDataset:
-        """An image set: a split of the run's dataset, or of another; of `limit` classes, by default the run's."""
-        request = ("images", dataset or self.dataset, split, self.limit if limit is None else limit)
-        self._note(*request)
-        return self._images(*request[1:])
+    def open_images(
+        self, split: str = "val", dataset: str = "", limit: int | None = None, images: int = 0
+    ) -> data.ImageDataset:
+        """An image set: a split of the run's dataset, or of another; of `limit` classes, by default the run's.
+
+        images: so many of them, spread over the classes; 0 for all.
+        """
+        request = (dataset or self.dataset, split, self.limit if limit is None else limit)
+        request += (images,) if images else ()
+        self._note("images", *request)
+        return self._images(*request)
 
     def open_broden(self, images: int = 0) -> data.ImageDataset:
         """Broden as it lies on disk (see `lib.data.broden`): so many of its images, 0 for all. Raises UserError."""
@@ -58,7 +64,7 @@ class Given:
             return broden.load(images, self.seed)
 
     def open_file(self, name: str) -> Path:
-        """Path of a file of data/downloads.csv, by name, or of one of the user's, by path. Raises UserError."""
+        """Path of a file of data/downloads.csv, by name, or of a file or folder of the user's. Raises UserError."""
         self._note("file", name)
         return _file(name)
 
@@ -73,7 +79,7 @@ class Given:
             if kind == "broden":
                 with store.measuring(None):
                     return store.digest(broden.load(what[0], self.seed).identity)
-            return data.sha256(_file(what[0]))
+            return _content(_file(what[0]))
         except (UserError, OSError):
             return ABSENT
 
@@ -81,10 +87,18 @@ class Given:
         if request not in self.opened:
             self.opened[request] = self.identity(request)
 
-    def _images(self, dataset: str, split: str, limit: int) -> data.ImageDataset:
+    def _images(self, dataset: str, split: str, limit: int, images: int = 0) -> data.ImageDataset:
         with store.measuring(None):
-            return data.load(dataset, split=split, limit=limit, seed=self.seed, on_error=self.on_error)
+            return data.load(dataset, split, limit, self.seed, self.on_error, images)
 
 
 def _file(name: str) -> Path:
     return data.download(name) if name in data.downloads() else Path(name).expanduser()
+
+
+def _content(path: Path) -> str:
+    """sha256 of a file, or of all files of a folder with their names."""
+    if not path.is_dir():
+        return data.sha256(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return store.digest([[str(p.relative_to(path)), data.sha256(p)] for p in files])

@@ -4,7 +4,7 @@ import numpy as np
 
 from lib import store
 from lib.bestiary import SPLITS, Bestiary, captions
-from lib.data import folders
+from lib.data import folders, probes
 from lib.data.dataset import ImageDataset, spread, whole_classes
 from lib.errors import UserError
 
@@ -30,7 +30,7 @@ def load(
     on_error: str = "raise",
     images: int = 0,
 ) -> ImageDataset:
-    """A dataset by name ("bestiary", an entry of data/datasets.toml) or by the path of an image folder.
+    """A dataset by name ("bestiary", "cifar100", an entry of data/datasets.toml) or by the path of an image folder.
 
     An image folder has one sub-folder a class; beside them may lie classes.json (folder -> class name) and
     descriptors.json (class name -> list of str). limit: number of classes whose images are taken, all of them; `seed`
@@ -46,10 +46,12 @@ def load(
         raise UserError(f"on_error is '{on_error}'; give 'raise' or 'skip'.")
     if name == "bestiary":
         data = _bestiary(split)
+    elif name == "cifar100":
+        data = probes.cifar100()
     else:
         data = (folders.known if name in folders.entries() else folders.own)(name, split)
     data = data.subset(whole_classes(data.labels, int(limit), seed))
-    if name != "bestiary":
+    if name not in ("bestiary", "cifar100"):
         data = folders.readable(data, on_error)
     data = data.subset(spread(data.labels, int(images), seed))
     if name == "bestiary":

@@ -5,26 +5,19 @@ import torch
 from scipy import stats
 
 from lib.errors import UserError
+from lib.seeds import rng
 
 NETDISSECT_QUANTILE = 0.005  # the share of places where a neuron counts as active (Bau et al. 2017, section 3.1)
-NETDISSECT_IOU = 0.04  # from which on it counts as a detector of a concept
 
 
 # --- labels against the right concept
 
 
-def hits(scores, truth, k=1):
-    """Whether the right concept is among the k best: bool [neurons].
+def ranks(scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Place of the right concept, 1 for the best: int64 [neurons]; the number of concepts for a dead neuron.
 
-    scores float [neurons, concepts]; truth int [neurons]. Concepts with equal scores come in their order. A neuron with
-    nan scores (a dead one) has no hit.
+    scores float [neurons, concepts]; truth int [neurons]. Concepts with equal scores come in their order.
     """
-    return ranks(scores, truth) <= k
-
-
-def ranks(scores, truth):
-    """Place of the right concept, 1 for the best: int64 [neurons]; the number of concepts for a dead neuron."""
-    scores, truth = torch.as_tensor(scores), torch.as_tensor(truth)
     if scores.dim() != 2 or truth.shape != scores.shape[:1]:
         given = f"{list(scores.shape)} and truth {list(truth.shape)}"
         raise UserError(f"Scores are {given}; expected [neurons, concepts] and [neurons].")
@@ -34,7 +27,7 @@ def ranks(scores, truth):
     return torch.where(own[:, 0].isnan(), scores.shape[1], 1 + better.sum(1))
 
 
-def auc(score, right):
+def auc(score: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Area under the ROC curve along the last axis: how well a score tells right from wrong; nan if all are the same.
 
     score float [..., n]; right bool [..., n]. By Mann and Whitney's U with mid-ranks; nan scores count as the lowest.
@@ -47,39 +40,30 @@ def auc(score, right):
         return u / (n * m)
 
 
-def text_cosine(labels, truth):
+def text_cosine(labels: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Cosine of each label's embedding with the right name's: float [neurons]. Both [neurons, c], of any norm."""
-    return torch.nn.functional.cosine_similarity(torch.as_tensor(labels), torch.as_tensor(truth), dim=1)
+    return torch.nn.functional.cosine_similarity(labels, truth, dim=1)
 
 
-def cosine_floor(concepts, names):
-    """What `text_cosine` gives for labels drawn at random: the mean over all pairs. concepts [m, c], names [k, c]."""
+def random_cosine(concepts: torch.Tensor, names: torch.Tensor) -> torch.Tensor:
+    """What `text_cosine` gives on average for a label drawn at random: float [k]. concepts [m, c], names [k, c]."""
     unit = torch.nn.functional.normalize
-    return float((unit(concepts, dim=1) @ unit(names, dim=1).T).mean())
+    return unit(names, dim=1) @ unit(concepts, dim=1).mean(0)
 
 
-def interpretable(score, cutoff=0.16):
+def interpretable(score: np.ndarray, cutoff: float = 0.16) -> float:
     """Share of neurons whose best score lies above a cut-off, in per cent.
 
     The paper's 0.16 belongs to SoftWPMI with ViT-B/16 and 20,000 words; the scale of the score shifts with the number
     of neurons and concepts, so that it holds nowhere else.
     """
-    score = np.asarray(score, np.float64)
-    return 100.0 * float((score > cutoff).mean())
-
-
-def agreement(labels, others):
-    """Share of neurons with the same label twice, in per cent."""
-    labels, others = np.asarray(labels), np.asarray(others)
-    if labels.shape != others.shape or not len(labels):
-        raise UserError(f"There are {len(labels)} and {len(others)} labels; give two lists of the same neurons.")
-    return 100.0 * float((labels == others).mean())
+    return 100.0 * float((np.asarray(score, np.float64) > cutoff).mean())
 
 
 # --- a neuron on held-out images of its label
 
 
-def held_out(q, present):
+def held_out(q: np.ndarray, present: np.ndarray) -> dict[str, np.ndarray]:
     """How well a neuron finds the images that show its label: dict of float [neurons].
 
     q float [images, neurons]; present bool [images, neurons], whether image i shows the label of neuron k. Gives
@@ -99,8 +83,8 @@ def held_out(q, present):
     return {name: np.where(useful, values, np.nan) for name, values in found.items()}
 
 
-def average_precision(score, right):
-    """Mean precision at the right ones, with equal scores taken together: float. score [n], right bool [n]."""
+def average_precision(score: np.ndarray, right: np.ndarray) -> float:
+    """Mean precision at the right ones, with equal scores taken together. score [n], right bool [n]."""
     order = np.argsort(-np.asarray(score), kind="stable")
     score, right = np.asarray(score)[order], np.asarray(right, bool)[order]
     last = np.append(np.diff(score) != 0, True)  # the end of each run of equal scores
@@ -111,7 +95,7 @@ def average_precision(score, right):
 # --- Network Dissection's truth
 
 
-def iou(maps, masks, quantile=NETDISSECT_QUANTILE):
+def iou(maps: torch.Tensor, masks: torch.Tensor, quantile: float = NETDISSECT_QUANTILE) -> torch.Tensor:
     """Intersection over union of a neuron's active places with each concept's: float64 [neurons, concepts].
 
     maps float [images, neurons, h, w]; masks bool [images, concepts, H, W]. A neuron is active where its map, enlarged
@@ -125,29 +109,34 @@ def iou(maps, masks, quantile=NETDISSECT_QUANTILE):
     by_neuron = maps.transpose(0, 1).flatten(1)
     rank = min(by_neuron.shape[1] - 1, int(by_neuron.shape[1] * (1 - quantile)))
     threshold = by_neuron.kthvalue(rank + 1, dim=1).values if quantile > 0 else by_neuron.amax(1)
-    both = active = concept = 0.0
-    for parts in zip(maps.split(64), masks.split(64), strict=True):
-        a = torch.nn.functional.interpolate(parts[0], masks.shape[2:], mode="bilinear", align_corners=False)
+    both = active = concept = torch.zeros((), dtype=torch.float64)
+    for part, shown in zip(maps.split(64), masks.split(64), strict=True):
+        a = torch.nn.functional.interpolate(part, masks.shape[2:], mode="bilinear", align_corners=False)
         a = (a >= threshold[:, None, None]).transpose(0, 1).flatten(1).float()
         a[by_neuron.amax(1) == by_neuron.amin(1)] = 0
-        c = parts[1].transpose(0, 1).flatten(1).float()
+        c = shown.transpose(0, 1).flatten(1).float()
         both, active, concept = both + (a @ c.T).double(), active + a.sum(1).double(), concept + c.sum(1).double()
     return both / (active[:, None] + concept - both).clamp(min=1)
 
 
-# --- stability
+def iou_of_images(q: torch.Tensor, shown: torch.Tensor, quantile: float = NETDISSECT_QUANTILE) -> torch.Tensor:
+    """`iou` of neurons without places, each image a map of one pixel: q [images, neurons], shown [images, concepts]."""
+    return iou(q[:, :, None, None], shown[:, :, None, None], quantile)
 
 
-def resampled(n, resamples, seed=0):
-    """Indices of n images drawn with replacement, `resamples` times: an iterator of int64 [n]."""
-    rng = np.random.default_rng(seed)
-    for _ in range(resamples):
-        yield torch.from_numpy(rng.integers(n, size=n))
+def by_chance(labels: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """How often each neuron's right label would be met if the labels were shuffled among the neurons: float [neurons].
 
-
-def stability(labels, again):
-    """Share of resamples in which a neuron keeps its label: float64 [neurons].
-
-    labels int [neurons], from all images; again int [resamples, neurons].
+    Both are lists of words [neurons]; the mean over all orders, in closed form.
     """
-    return (torch.as_tensor(again) == torch.as_tensor(labels)).double().mean(0)
+    words, count = np.unique(np.asarray(labels, str), return_counts=True)
+    share = dict(zip(words, count / len(labels), strict=True))
+    return np.array([share.get(str(word), 0.0) for word in right])
+
+
+# --- resampling
+
+
+def drawn(n: int, draw: int, seed: int = 0) -> torch.Tensor:
+    """Indices of n images drawn with replacement, int64 [n]: the `draw`-th resample; 0 takes each image once."""
+    return torch.from_numpy(rng(seed, "images drawn again", n, draw).integers(n, size=n)) if draw else torch.arange(n)

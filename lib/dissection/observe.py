@@ -1,0 +1,212 @@
+"""What is seen of one target: a line a neuron (or an image) under each condition. Shares are 100 or 0, in per cent."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.data import spread
+from lib.dissection import evaluation, similarity, towers, truth
+from lib.dissection.judging import Places, of_class
+from lib.dissection.options import Options, listed
+from lib.dissection.setting import HeldOut, Setting, Words, named
+from lib.dissection.similarity import best
+from lib.dissection.top_images import dead
+from lib.given import Given
+from lib.models import heads
+from lib.progress import progress
+from lib.seeds import rng
+from lib.store import Seen
+
+SOFT = "soft_wpmi"  # the paper's own, for what is shown for one similarity only
+
+
+def neurons(given: Given, options: Options) -> Seen:
+    """Neurons with their labels and how right these are: Tables 1 and 3, and hidden layers.
+
+    Lines: layer, depth, probe, concepts, similarity, unit, label, score, dead; correlation, auprc, auc of the neuron with
+    held-out images that show the label, where these are known. Of last neurons the columns of `judging.of_class`, of
+    hidden ones those of `judging.Places`. notes: accuracy of the target on the run's images. Paper, section 4.2.
+    """
+    setting, tables = Setting(given, options, judged=towers.FINAL in listed(options.layers)), []
+    unseen, places = HeldOut(setting), Places(setting)
+    for about, words, q, images in setting.each():
+        layer, unit = about["layer"], setting.units(about["layer"], q)
+        for name in options.functions():
+            scores = setting.scores(name, q, images, words.clip)[unit]
+            label, score = best(scores)
+            line = labelled(words, label[:, None], score) | unseen.test(layer, words, label, unit)
+            if layer == towers.FINAL:
+                line |= of_class(setting, words, scores, label)
+            else:
+                line |= places.compare(layer, words, label)
+            tables.append(pd.DataFrame({**about, "similarity": name, "unit": unit.numpy(), **line}))
+    if towers.FINAL in setting.layers:
+        right = setting.activity(towers.FINAL, "val").argmax(1).cpu().numpy() == setting.images.labels
+        setting.notes["accuracy"] = 100.0 * float(right.mean())
+    return Seen(pd.concat(tables, ignore_index=True), notes=setting.notes)
+
+
+def labelled(words: Words, labels: torch.Tensor, score: torch.Tensor) -> dict[str, Any]:
+    """Columns label (and second, third), score and dead. labels int [neurons, up to 3], the best first."""
+    places = {place: named(found, words.texts) for place, found in zip(("label", "second", "third"), labels.T)}
+    return places | {"score": score.numpy(), "dead": (labels[:, 0] == similarity.DEAD).numpy()}
+
+
+def labels(given: Given, options: Options) -> Seen:
+    """Labels from a probe, and from as many images drawn from it with replacement: how stable are they?
+
+    Lines: layer, depth, probe, concepts, similarity, unit, draw (0 for the probe itself), label, second, third, score,
+    dead; kept: the label is that of draw 0; correlation, auprc, auc of the neuron with held-out images that show the
+    label of draw 0, these images drawn again too.
+    """
+    setting, tables = Setting(given, options), []
+    unseen = HeldOut(setting)
+    for about, words, q, images in setting.each():
+        unit = setting.units(about["layer"], q)
+        for name in options.functions():
+            for draw in progress(range(options.resamples + 1), f"{name} again"):
+                some = evaluation.drawn(len(q), draw, given.seed)
+                scores = setting.scores(name, q[some], images[some], words.clip)[unit]
+                found, score = similarity.leading(scores, 3)
+                first = found[:, 0] if draw == 0 else first
+                line = labelled(words, found, score[:, 0]) | {"kept": 100.0 * (found[:, 0] == first).numpy()}
+                line |= unseen.test(about["layer"], words, first, unit, draw)
+                tables.append(pd.DataFrame({**about, "similarity": name, "unit": unit.numpy(), "draw": draw, **line}))
+    return Seen(pd.concat(tables, ignore_index=True), notes=setting.notes)
+
+
+def sizes(given: Given, options: Options) -> Seen:
+    """How many probing images does a similarity need? The smaller probes are parts of the larger ones.
+
+    Lines: probe, per_class (images a class), similarity, unit, class, label, right. The concepts are the class names.
+    """
+    setting, tables = Setting(given, options), []
+    own, words = setting.own, setting.names
+    for probe in setting.probes:
+        images, q = setting.seen(probe), setting.activity(towers.FINAL, probe)
+        for m in map(int, listed(options.per_class)):
+            few = torch.from_numpy(spread(setting.probe(probe).labels, m * len(own), given.seed))
+            for name in options.functions():
+                label = best(setting.scores(name, q[few], images[few], words.clip))[0][own]
+                about = {"probe": probe, "per_class": m, "similarity": name, "unit": own.numpy()}
+                tables.append(pd.DataFrame(about | _named_right(setting, label)))
+    return Seen(pd.concat(tables, ignore_index=True), notes=setting.notes)
+
+
+def _named_right(setting: Setting, label: torch.Tensor) -> dict[str, Any]:
+    """Columns class, label and right of last neurons whose concepts are the class names."""
+    classes = np.array(setting.images.classes)
+    texts = named(label, setting.images.classes)
+    return {"class": classes[setting.own], "label": texts, "right": 100.0 * (classes[setting.own] == np.array(texts))}
+
+
+def against_netdissect(given: Given, options: Options) -> Seen:
+    """CLIP-Dissect and Network Dissection on the same last neurons, probe and concepts: Table 2.
+
+    The concepts hold more than the class names, as Broden's do. Lines: layer, depth, probe, concepts, way
+    ("clip_dissect", by SoftWPMI, or "netdissect", which sees the labels of the probe, where these are known), unit,
+    label, score, dead, and the columns of `judging.of_class`. Paper, section 4.2.
+    """
+    setting, tables = Setting(given, options, judged=True), []
+    for about, words, q, images in setting.each():
+        for way, every in _ways(setting, str(about["probe"]), words, q, images):
+            scores = every[setting.own]
+            label, score = best(scores)
+            line = labelled(words, label[:, None], score) | of_class(setting, words, scores, label)
+            tables.append(pd.DataFrame({**about, "way": way, "unit": setting.own.numpy(), **line}))
+    return Seen(pd.concat(tables, ignore_index=True), notes=setting.notes)
+
+
+def _ways(
+    setting: Setting, probe: str, words: Words, q: torch.Tensor, images: torch.Tensor
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, scores [neurons, concepts]) by CLIP-Dissect, and by Network Dissection where it can be run."""
+    yield "clip_dissect", setting.scores(SOFT, q, images, words.clip)
+    shown = truth.present(setting.probe(probe), words.texts)
+    if shown is not None:
+        scores = evaluation.iou_of_images(q.cpu().float(), shown)
+        scores[dead(q).cpu()] = torch.nan
+        yield "netdissect", scores
+
+
+def missing(given: Given, options: Options) -> Seen:
+    """Labels of last neurons when the images or the name of their class are missing: section 4.5 and beyond.
+
+    The concepts are the class names. Lines: probe, similarity, missing ("nothing"; "images": those of the class, a fifth
+    of the classes at a time; "word": the class's name), unit, class, label, score, right, shared (traits that the label
+    has in common with the class), random_shared (that a random other class has), sibling (in the miniature: the label
+    is the species that differs in two traits).
+    """
+    setting, tables = Setting(given, options), []
+    own, texts = setting.own, setting.names.clip
+    fold = torch.from_numpy(rng(given.seed, "folds").permutation(len(setting.images.classes)) % 5)
+    shared = truth.shared_traits(setting.images.descriptors)
+    random = (shared.sum(1) - shared.diagonal()) / (len(shared) - 1)
+    for probe in setting.probes:
+        images, q = setting.seen(probe), setting.activity(towers.FINAL, probe)
+        for name in options.functions():
+            whole = setting.scores(name, q, images, texts)
+            absent, nameless = whole.clone(), whole.clone().fill_diagonal_(-torch.inf)
+            for k in range(5):
+                kept = fold[setting.probe(probe).labels] != k
+                absent[fold == k] = setting.scores(name, q[kept], images[kept], texts)[fold == k]
+            for what, found in {"nothing": whole, "images": absent, "word": nameless}.items():
+                label, score = (x[own] for x in best(found))
+                about = {"probe": probe, "similarity": name, "missing": what, "unit": own.numpy()}
+                line = _named_right(setting, label) | {"score": score.numpy()}
+                line |= {"shared": shared[own, label.clamp(min=0)], "random_shared": random[own], "sibling": np.nan}
+                if setting.known:
+                    line["sibling"] = 100.0 * (label == own ^ 1).numpy()
+                tables.append(pd.DataFrame(about | line))
+    return Seen(pd.concat(tables, ignore_index=True), notes=setting.notes)
+
+
+def descriptions(given: Given, options: Options) -> Seen:
+    """The class that is read from the description of the unit that weighs most: appendix A.6.
+
+    Units are the coordinates of what the head reads, and then their opposites (a coordinate may speak by being
+    negative). An image is described by the label of the unit with the largest weight x activation for the predicted
+    class. Lines: probe, concepts, way ("clip_dissect", by SoftWPMI, "netdissect", "random": labels of other units),
+    image, class, predicted, unit, label, said (the class that the label is most like); same_true, same_predicted: that is
+    the image's class, the predicted one; holds: the predicted class has the trait. notes: accuracy of the target.
+    """
+    setting, tables = Setting(given, options, judged=True), []
+    data, classes = setting.images, np.array(setting.images.classes)
+    weight, bias = heads.head(setting.target, data)
+    weight, h = torch.cat([weight, -weight], 1), both_signs(setting.target.embed_images(data))
+    predicted = (h @ weight.T + bias).argmax(1)
+    share = (weight[predicted] * h).cpu()
+    predicted = predicted.cpu()
+    setting.notes["accuracy"] = 100.0 * float((predicted.numpy() == data.labels).mean())
+    for words in map(setting.words, listed(options.concepts)):
+        said = class_said(setting, words)
+        for probe in setting.probes:
+            q = both_signs(setting.target.embed_images(setting.probe(probe)))
+            ways = {way: best(found)[0] for way, found in _ways(setting, probe, words, q, setting.seen(probe))}
+            ways["random"] = ways["clip_dissect"][rng(given.seed, "other units").permutation(q.shape[1])]
+            for way, label in ways.items():
+                unit = share.masked_fill(label < 0, -torch.inf).argmax(1)
+                texts, read = named(label[unit], words.texts), said[label[unit]].numpy()
+                about = {"probe": probe, "concepts": words.name, "way": way, "image": range(len(data))}
+                line = {"class": classes[data.labels], "predicted": classes[predicted], "unit": unit.numpy()}
+                line |= {"label": texts, "said": classes[read], "same_true": 100.0 * (read == data.labels)}
+                line["same_predicted"] = 100.0 * (read == predicted.numpy())
+                line["holds"] = 100.0 * truth.holds(texts, [data.descriptors[c] for c in predicted])
+                tables.append(pd.DataFrame(about | line))
+    return Seen(pd.concat(tables, ignore_index=True), notes=setting.notes)
+
+
+def both_signs(embeddings: torch.Tensor) -> torch.Tensor:
+    """How far each coordinate is above zero, then how far below: [n, c] -> [n, 2 c]."""
+    return torch.cat([embeddings, -embeddings], 1).clamp(min=0)
+
+
+def class_said(setting: Setting, words: Words) -> torch.Tensor:
+    """The class that each concept is most like, by the paper's 3 x clip + judge cosine of texts: int64 [concepts]."""
+    near = 3 * words.clip @ setting.names.clip.T
+    if words.judge is not None and setting.names.judge is not None:
+        near = near + words.judge @ setting.names.judge.T
+    return near.argmax(1).cpu()
