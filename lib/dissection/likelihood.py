@@ -41,6 +41,7 @@ def soft_wpmi(
     return _scores(activations, images, concepts, c, leading, slopes, 1.0) + (1 - c.lam) * float(rest.log().sum())
 
 
+# seven, because the two functions above differ in slopes and offset and share all else
 def _scores(
     activations: torch.Tensor,
     images: torch.Tensor,
@@ -50,67 +51,55 @@ def _scores(
     slopes: torch.Tensor,
     offset: float,
 ) -> torch.Tensor:
-    """L - lam log p(concept), L being a sum over ranks of log(offset + slope S).
+    """L - lam log p(concept), with L the sum over ranks of log(offset + slope S).
 
     leading: 0 for float64 throughout; else L is made in float32, and that of each neuron's so many best concepts again
-    in float64.
+    in float64. Raises UserError for a single neuron, whose scores would be 0.
     """
     if c.lam == 1 and activations.shape[1] == 1:
         raise UserError(
             "There is one neuron, and the prior over neurons is its own likelihood: with lambda 1 every score would be "
             "0, whatever the images. Give all neurons of its layer."
         )
-    work = torch.float32 if leading else torch.float64
-    rows, where = torch.unique(top_images(activations, c.top_k, c.ties).T, return_inverse=True)
-    X, T = images[rows], concepts
-    found, log_z = _likelihood(c.a * X.to(work), T.to(work), where, slopes, offset)
-    log_prior = c.lam * _log_mean_exp(found)
-    found = found.double() - log_prior
+    used, where = torch.unique(top_images(activations, c.top_k, c.ties).T, return_inverse=True)
+    X, T, work = images[used], concepts, torch.float32 if leading else torch.float64
+    L, log_z = _likelihood(c.a * X.to(work), T.to(work), where, slopes, offset)
+    # the mean over neurons, some concepts at a time
+    log_p = torch.cat([part.double().logsumexp(0) for part in L.split(512, dim=1)]) - math.log(len(L))
+    found = L.double() - c.lam * log_p
     if leading:
         best = found.topk(min(leading, len(T)), dim=1).indices
         for k in torch.arange(len(found), device=found.device).split(max(1, PANEL // (c.top_k * leading))):
             logits = c.a * X[where[k]].double() @ T[best[k]].double().mT
             S = (logits - log_z[where[k]][:, :, None]).exp_()
-            again = (offset + slopes[:, None] * S).log_().sum(1) - log_prior[best[k]]
-            found[k] = found[k].scatter(1, best[k], again)
+            again = (offset + slopes[:, None] * S).log_().sum(1)
+            found[k] = found[k].scatter(1, best[k], again - c.lam * log_p[best[k]])
     return found
 
 
 def _likelihood(
     X: torch.Tensor, T: torch.Tensor, where: torch.Tensor, slopes: torch.Tensor, offset: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """L [neurons, concepts], the sum over ranks of log(offset + slope S), and the log of the softmax's sums [images].
+    """L [neurons, concepts], and the logarithm of the sums in the softmax, float64 [images].
 
-    X: the images that are among the top of some neuron, times a [images, c]; T: concepts [concepts, c]; where: which of
+    X: the images that are among the top of some neuron, times a [images, d]; T: concepts [concepts, d]; where: which of
     the images are a neuron's top ones, int64 [neurons, ranks]. Some images at a time meet all concepts, which gives
     their softmax, and then all neurons that have them: S is never held for all images.
     """
-    found = torch.zeros(len(where), len(T), dtype=X.dtype, device=X.device)
-    log_z = []
-    for start, some in _parts(X, BLOCK // len(T)):
-        logits = some @ T.T
+    L, log_z = torch.zeros(len(where), len(T), dtype=X.dtype, device=X.device), []
+    size, neurons = max(1, BLOCK // len(T)), torch.arange(len(where), device=X.device)
+    for start in range(0, len(X), size):
+        logits = X[start : start + size] @ T.T
         highest = logits.amax(1, keepdim=True)
         E = logits.sub_(highest).exp_()
         z = E.sum(1)
         log_z.append(highest[:, 0].double() + z.double().log())
-        neuron, rank = ((where >= start) & (where < start + len(some))).nonzero(as_tuple=True)
+        neuron, rank = ((where >= start) & (where < start + size)).nonzero(as_tuple=True)
         row = where[neuron, rank] - start
         factor = (slopes[rank] / z[row]).to(X.dtype)[:, None]
-        each = torch.arange(len(row), device=X.device)
-        bags = torch.searchsorted(neuron, torch.arange(len(where), device=X.device))  # where a neuron's terms begin
-        for columns in torch.arange(len(T), device=X.device).split(max(16, PANEL // len(row))):
-            panel = slice(int(columns[0]), int(columns[-1]) + 1)
-            terms = E[:, panel].contiguous().index_select(0, row).mul_(factor).add_(offset).log_()
-            found[:, panel] += F.embedding_bag(each, terms, bags, mode="sum")
-    return found, torch.cat(log_z)
-
-
-def _parts(x: torch.Tensor, size: int) -> list[tuple[int, torch.Tensor]]:
-    """x in parts of at most `size` rows, each with the place where it begins."""
-    parts = x.split(max(1, size))
-    return [(k * len(parts[0]), part) for k, part in enumerate(parts)]
-
-
-def _log_mean_exp(found: torch.Tensor) -> torch.Tensor:
-    """log of the mean of exp over neurons: float64 [concepts]. found: [neurons, concepts]."""
-    return torch.cat([part.double().logsumexp(0) for part in found.split(512, dim=1)]) - math.log(len(found))
+        terms, bags = torch.arange(len(row), device=X.device), torch.searchsorted(neuron, neurons)
+        width = max(16, PANEL // len(row))
+        for panel in (slice(m, m + width) for m in range(0, len(T), width)):
+            x = E[:, panel].contiguous().index_select(0, row).mul_(factor).add_(offset).log_()
+            L[:, panel] += F.embedding_bag(terms, x, bags, mode="sum")  # the sum of each neuron's terms
+    return L, torch.cat(log_z)
