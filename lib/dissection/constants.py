@@ -6,7 +6,7 @@ from typing import Any
 from lib.errors import UserError, nearest
 
 SHARE = 0.25  # of a probe that may be among a neuron's top images: small probes get a smaller top_k
-CHOICES = {"prior": ("released", "alive"), "ties": ("first", "released"), "baseline": ("expected", "released")}
+CHOICES = {"prior": ("released", "alive"), "ties": ("first", "released")}
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,7 @@ class Constants:
     """What the formulas hold; each similarity reads those that it has.
 
     prior: the neurons over which p(concept) of WPMI and SoftWPMI is the mean of exp(L). "released": all that are given,
-    dead ones too, as the authors' code has it; "alive": those that are not dead.
-    ties: see `top_images`. baseline: of rank reorder, its error in a random order: "expected" over all orders, or
-    "released", the mean of five, drawn with `seed`.
+    dead ones too, as the authors' code has it; "alive": those that are not dead. ties: see `top_images`.
     """
 
     top_k: int = 100
@@ -29,15 +27,12 @@ class Constants:
     ties: str = "first"
     top_fraction: float = 0.05
     scale_p: float = 0.5
-    baseline: str = "expected"
-    seed: int = 0
     min_norm: float = 1e-3
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise UserError(f"{name} is {value!r}; give one of {', '.join(choices)}.{nearest(value, choices)}")
+            if getattr(self, name) not in choices:
+                raise UserError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(choices)}.")
 
 
 PUBLISHED = {
@@ -55,15 +50,11 @@ def constants(similarity: str, images: int, **changed: Any) -> Constants:
     Unless they are given, top images are at most a quarter of the probe, and two at least where they are put into an
     order. Raises UserError for an unknown similarity or constant.
     """
-    if similarity not in PUBLISHED:
-        hint = nearest(similarity, PUBLISHED)
-        raise UserError(f"There is no similarity function '{similarity}'; there are {', '.join(PUBLISHED)}.{hint}")
-    usual, names = PUBLISHED[similarity], [f.name for f in fields(Constants)]
-    for name in changed:
-        if name not in names:
-            raise UserError(f"There is no constant '{name}'; there are {', '.join(names)}.{nearest(name, names)}")
-    few = {
-        "top_k": max(1, min(usual.top_k, int(SHARE * images))),
-        "top_fraction": max(usual.top_fraction, 2.5 / images),
-    }
-    return replace(usual, **(few | changed))
+    names = [f.name for f in fields(Constants)]
+    for what, given, known in [("similarity function", [similarity], PUBLISHED), ("constant", changed, names)]:
+        for name in given:
+            if name not in known:
+                raise UserError(f"There is no {what} '{name}'; there are {', '.join(known)}.{nearest(name, known)}")
+    usual = PUBLISHED[similarity]
+    top_k, top_fraction = max(1, min(usual.top_k, int(SHARE * images))), max(usual.top_fraction, 2.5 / images)
+    return replace(usual, **({"top_k": top_k, "top_fraction": top_fraction} | changed))

@@ -1,7 +1,6 @@
 """WPMI and SoftWPMI: how probable a concept makes a neuron's top images, against how probable it makes any."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch.nn import functional as F
@@ -12,7 +11,6 @@ from lib.errors import UserError
 
 BLOCK = 2**25  # cosines of some images with all concepts that are held at once
 PANEL = 2**20  # terms of the sum over top images that are held at once: small enough for a processor's cache
-Term = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def wpmi(
@@ -23,11 +21,8 @@ def wpmi(
     With S the softmax of a P over the concepts, L is the sum of log(S + min_prob) over the top_k images, and the score
     is L - lam log p(concept). Paper, section 3.2; released code, `wpmi`.
     """
-
-    def term(S: torch.Tensor, rank: torch.Tensor) -> torch.Tensor:
-        return (S + c.min_prob).log_()
-
-    return _scores(activations, images, concepts, c, leading, term)
+    slopes = torch.ones(c.top_k, dtype=torch.float64, device=images.device)
+    return _scores(activations, images, concepts, c, leading, slopes, c.min_prob)
 
 
 def soft_wpmi(
@@ -37,75 +32,74 @@ def soft_wpmi(
 
     The i-th of the top_k images belongs to the neuron with probability p_i, from p_start down towards p_end. With S the
     softmax of a P over the concepts, L is the sum of log(1 + p_i (S - 1) + min_prob); score = L - lam log p(concept).
-    log(1 + p(S - 1) + e) is summed as log1p(S p / (1 - p + e)): the constant left out is what quantises the published
+    log(1 + p(S - 1) + e) is summed as log(1 + S p / (1 - p + e)): the constant left out is what quantises the published
     scores to multiples of 2^-15; it comes back where lam is not 1. Paper, section 3.2; released code, `soft_wpmi`.
     """
     p = c.p_start - torch.arange(c.top_k) / c.top_k * (c.p_start - c.p_end)  # in float32, as released: it moves 1 - p
     rest = 1 - p.double() + c.min_prob
     slopes = (p.double() / rest).to(images.device)
-
-    def term(S: torch.Tensor, rank: torch.Tensor) -> torch.Tensor:
-        return (S * slopes[rank, None].to(S.dtype)).log1p_()
-
-    return _scores(activations, images, concepts, c, leading, term) + (1 - c.lam) * float(rest.log().sum())
+    return _scores(activations, images, concepts, c, leading, slopes, 1.0) + (1 - c.lam) * float(rest.log().sum())
 
 
+# seven, because the two functions above differ in slopes and offset and share all else
 def _scores(
-    activations: torch.Tensor, images: torch.Tensor, concepts: torch.Tensor, c: Constants, leading: int, term: Term
+    activations: torch.Tensor,
+    images: torch.Tensor,
+    concepts: torch.Tensor,
+    c: Constants,
+    leading: int,
+    slopes: torch.Tensor,
+    offset: float,
 ) -> torch.Tensor:
-    """L - lam log p(concept). leading: 0 for float64 throughout; else L is made in float32, and that of each neuron's so
-    many best concepts again in float64."""
+    """L - lam log p(concept), with L the sum over ranks of log(offset + slope S).
+
+    leading: 0 for float64 throughout; else L is made in float32, and that of each neuron's so many best concepts again
+    in float64. Raises UserError for a single neuron, whose scores would be 0.
+    """
     if c.lam == 1 and activations.shape[1] == 1:
         raise UserError(
             "There is one neuron, and the prior over neurons is its own likelihood: with lambda 1 every score would be "
             "0, whatever the images. Give all neurons of its layer."
         )
-    work = torch.float32 if leading else torch.float64
-    rows, where = torch.unique(top_images(activations, c.top_k, c.ties).T, return_inverse=True)
-    X, T = images[rows], concepts
-    found, log_z = likelihood(c.a * X.to(work), T.to(work), where, term)
-    log_prior = c.lam * _log_mean_exp(found)
-    found = found.double() - log_prior
+    used, where = torch.unique(top_images(activations, c.top_k, c.ties).T, return_inverse=True)
+    X, T, work = images[used], concepts, torch.float32 if leading else torch.float64
+    L, log_z = _likelihood(c.a * X.to(work), T.to(work), where, slopes, offset)
+    # the mean over neurons, some concepts at a time
+    log_p = torch.cat([part.double().logsumexp(0) for part in L.split(512, dim=1)]) - math.log(len(L))
+    found = L.double() - c.lam * log_p
     if leading:
         best = found.topk(min(leading, len(T)), dim=1).indices
-        for part in torch.arange(len(found), device=found.device).split(max(1, PANEL // (c.top_k * leading))):
-            y = c.a * X[where[part]].double() @ T[best[part]].double().mT
-            S = (y - log_z[where[part]][:, :, None]).exp_()
-            rank = torch.arange(c.top_k, device=S.device).repeat(len(part))
-            again = term(S.flatten(0, 1), rank).unflatten(0, (len(part), -1)).sum(1)
-            found[part] = found[part].scatter(1, best[part], again - log_prior[best[part]])
+        for k in torch.arange(len(found), device=found.device).split(max(1, PANEL // (c.top_k * leading))):
+            logits = c.a * X[where[k]].double() @ T[best[k]].double().mT
+            S = (logits - log_z[where[k]][:, :, None]).exp_()
+            again = (offset + slopes[:, None] * S).log_().sum(1)
+            found[k] = found[k].scatter(1, best[k], again - c.lam * log_p[best[k]])
     return found
 
 
-def likelihood(X: torch.Tensor, T: torch.Tensor, where: torch.Tensor, term: Term) -> tuple[torch.Tensor, torch.Tensor]:
-    """L [neurons, concepts], the sum of term(S, rank) over a neuron's top images, and log of the softmax's sums [images].
+def _likelihood(
+    X: torch.Tensor, T: torch.Tensor, where: torch.Tensor, slopes: torch.Tensor, offset: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """L [neurons, concepts], and the logarithm of the sums in the softmax, float64 [images].
 
-    X: the images that are among the top of some neuron, times a [images, c]; T: concepts [concepts, c]; where: which of
+    X: the images that are among the top of some neuron, times a [images, d]; T: concepts [concepts, d]; where: which of
     the images are a neuron's top ones, int64 [neurons, ranks]. Some images at a time meet all concepts, which gives
     their softmax, and then all neurons that have them: S is never held for all images.
     """
-    found = torch.zeros(len(where), len(T), dtype=X.dtype, device=X.device)
-    log_z = []
-    for start, some in _parts(X, BLOCK // len(T)):
-        y = some @ T.T
-        log_z.append(y.logsumexp(1))
-        neuron, rank = ((where >= start) & (where < start + len(some))).nonzero(as_tuple=True)
+    L, log_z = torch.zeros(len(where), len(T), dtype=X.dtype, device=X.device), []
+    size, neurons = max(1, BLOCK // len(T)), torch.arange(len(where), device=X.device)
+    for start in range(0, len(X), size):
+        logits = X[start : start + size] @ T.T
+        highest = logits.amax(1, keepdim=True)
+        E = logits.sub_(highest).exp_()
+        z = E.sum(1)
+        log_z.append(highest[:, 0].double() + z.double().log())
+        neuron, rank = ((where >= start) & (where < start + size)).nonzero(as_tuple=True)
         row = where[neuron, rank] - start
-        each = torch.arange(len(row), device=X.device)
-        bags = torch.searchsorted(neuron, torch.arange(len(where), device=X.device))  # where a neuron's terms begin
-        for first, columns in _parts(y.T, PANEL // len(row)):
-            S = (columns.T - log_z[-1][:, None]).exp_()
-            terms = term(S.index_select(0, row), rank)
-            found[:, first : first + len(columns)] += F.embedding_bag(each, terms, bags, mode="sum")
-    return found, torch.cat(log_z).double()
-
-
-def _parts(x: torch.Tensor, size: int) -> list[tuple[int, torch.Tensor]]:
-    """x in parts of at most `size` rows, each with the place where it begins."""
-    parts = x.split(max(1, size))
-    return [(k * len(parts[0]), part) for k, part in enumerate(parts)]
-
-
-def _log_mean_exp(found: torch.Tensor) -> torch.Tensor:
-    """log of the mean of exp over neurons: float64 [concepts]. found: [neurons, concepts]."""
-    return torch.cat([part.double().logsumexp(0) for part in found.split(512, dim=1)]) - math.log(len(found))
+        factor = (slopes[rank] / z[row]).to(X.dtype)[:, None]
+        terms, bags = torch.arange(len(row), device=X.device), torch.searchsorted(neuron, neurons)
+        width = max(16, PANEL // len(row))
+        for panel in (slice(m, m + width) for m in range(0, len(T), width)):
+            x = E[:, panel].contiguous().index_select(0, row).mul_(factor).add_(offset).log_()
+            L[:, panel] += F.embedding_bag(terms, x, bags, mode="sum")  # the sum of each neuron's terms
+    return L, torch.cat(log_z)

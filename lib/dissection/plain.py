@@ -7,53 +7,48 @@ size. Nothing else uses this module.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 
-
-def matrix(images, texts):
-    """All of P, float32 [images, concepts]. images [n, d], texts [m, d]."""
-    return images @ texts.T
+from lib.dissection.constants import Constants, constants
 
 
-def wpmi(P, q, neurons, top_k=28, a=2.0, lam=0.6, min_prob=1e-7):
-    """WPMI of `neurons` (indices of columns of q): float32 [neurons, concepts]."""
-    S, top = torch.softmax(a * P, dim=1), torch.topk(q, top_k, dim=0).indices
-    found = torch.empty(len(neurons), S.shape[1])
-    for scores, k in zip(found, neurons, strict=True):
-        scores[:] = (_rows(S, top, k) + min_prob).log().sum(0)
-    return _minus_prior(found, lam)
+def scores(similarity: str, activations: torch.Tensor, images: torch.Tensor, concepts: torch.Tensor) -> torch.Tensor:
+    """Scores by "wpmi", "soft_wpmi" or "rank_reorder": float32 [neurons, concepts]. Arguments of `similarity.scores`."""
+    c, P = constants(similarity, len(images)), images @ concepts.T
+    found = torch.empty(activations.shape[1], P.shape[1])
+    if similarity == "rank_reorder":
+        return _rank_reorder(P, activations, c, found)
+    p = (c.p_start - torch.arange(c.top_k) / c.top_k * (c.p_start - c.p_end))[:, None]
+    of_rows = {
+        "wpmi": lambda S: (S + c.min_prob).log().sum(0),
+        "soft_wpmi": lambda S: (1 + p * (S - 1) + c.min_prob).log().sum(0),
+    }
+    return _pointwise(P, activations, c, of_rows[similarity], found)
 
 
-def soft_wpmi(P, q, neurons, top_k=100, a=10.0, lam=1.0, p_start=0.998, p_end=0.97, min_prob=1e-7):
-    """SoftWPMI of `neurons`: float32 [neurons, concepts]."""
-    S, top = torch.softmax(a * P, dim=1), torch.topk(q, top_k, dim=0).indices
-    p = (p_start - torch.arange(top_k) / top_k * (p_start - p_end))[:, None]
-    found = torch.empty(len(neurons), S.shape[1])
-    for scores, k in zip(found, neurons, strict=True):
-        scores[:] = (1 + p * (_rows(S, top, k) - 1) + min_prob).log().sum(0)
-    return _minus_prior(found, lam)
+def _pointwise(
+    P: torch.Tensor, q: torch.Tensor, c: Constants, of_rows: Callable[[torch.Tensor], torch.Tensor], found: torch.Tensor
+) -> torch.Tensor:
+    S, top = torch.softmax(c.a * P, dim=1), torch.topk(q, c.top_k, dim=0).indices
+    for k in range(len(found)):
+        found[k] = of_rows(_rows(S, top, k))
+    return found - c.lam * (found.logsumexp(0, keepdim=True) - math.log(len(found)))
 
 
-def rank_reorder(P, q, neurons, top_fraction=0.05, p=3, scale_p=0.5, chunk=1500):
-    """Rank reorder of `neurons`: float32 [neurons, concepts]."""
-    values, top = torch.topk(q, int(top_fraction * len(q)), dim=0)
-    found = []
-    for k in neurons:
+def _rank_reorder(P: torch.Tensor, q: torch.Tensor, c: Constants, found: torch.Tensor) -> torch.Tensor:
+    values, top = torch.topk(q, int(c.top_fraction * len(q)), dim=0)
+    for k in range(len(found)):
         t, s = values[:, k], values[:, k].flip(0)
-        chance = torch.stack([((s - t[torch.randperm(len(t))]).abs() ** p).mean() for _ in range(5)]).mean()
-        ours = _rows(P, top, k)
-        parts = []
-        for part in ours.split(chunk, dim=1):
+        chance = torch.stack([((s - t[torch.randperm(len(t))]).abs() ** 3).mean() for _ in range(5)]).mean()
+        ours, parts = _rows(P, top, k), []
+        for part in ours.split(1500, dim=1):
             ranks = part.argsort(dim=0).argsort(dim=0)
-            parts.append(((s.expand(part.shape[1], -1).T.gather(0, ranks) - t[:, None]).abs() ** p).mean(0))
-        found.append(-torch.cat(parts) / chance / ours.mean(0) ** scale_p)
-    return torch.stack(found)
+            parts.append(((s.expand(part.shape[1], -1).T.gather(0, ranks) - t[:, None]).abs() ** 3).mean(0))
+        found[k] = -torch.cat(parts) / chance / ours.mean(0) ** c.scale_p
+    return found
 
 
-def _rows(x, top, k):
+def _rows(x: torch.Tensor, top: torch.Tensor, k: int) -> torch.Tensor:
     return x.gather(0, top[:, k : k + 1].expand(-1, x.shape[1]))
-
-
-def _minus_prior(found, lam):
-    return found - lam * (found.logsumexp(0, keepdim=True) - math.log(len(found)))

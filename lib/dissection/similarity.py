@@ -36,7 +36,7 @@ def scores(
 ) -> torch.Tensor:
     """How well each concept describes each neuron: float64 [neurons, concepts].
 
-    similarity: a key of FUNCTIONS. activations [images, neurons]; images [images, c] and concepts [concepts, c]:
+    similarity: a key of FUNCTIONS. activations [images, neurons]; images [images, d] and concepts [concepts, d]:
     embeddings of a CLIP, of norm 1. changed: constants that are not the published ones, see `Constants`.
     A neuron whose activation is the same for all images is dead: its scores are nan. Raises UserError for shapes that
     don't fit, numbers that are not finite, unknown names, too few images for top_k.
@@ -78,10 +78,11 @@ def leading(found: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
     Fewer where there are fewer concepts; DEAD and nan where fewer have a finite score.
     """
-    left, lists = found.double().nan_to_num(nan=-math.inf, posinf=-math.inf), []
+    left, lists = found.double().nan_to_num(nan=-math.inf, neginf=-math.inf), []
+    unit = found.abs().nan_to_num(0, 0).amax(1).clamp(max=1)
     for _ in range(min(k, left.shape[1])):
         top = left.amax(1)
-        equal = left >= (top - 1e-12 * top.abs().clamp(min=1))[:, None]
+        equal = left >= (top - 1e-12 * torch.maximum(top.abs(), unit))[:, None]
         label = equal.to(torch.uint8).argmax(1)
         there = top > -math.inf
         lists.append((torch.where(there, label, DEAD), torch.where(there, top, math.nan)))
@@ -91,19 +92,15 @@ def leading(found: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def checked(activations: torch.Tensor, images: torch.Tensor, concepts: torch.Tensor) -> torch.Tensor:
     """The activations, on the device of the images. Raises UserError where shapes or numbers are wrong."""
-    shapes = [list(x.shape) for x in (images, concepts)]
-    if any(len(shape) != 2 or 0 in shape for shape in shapes) or shapes[0][1] != shapes[1][1]:
-        raise UserError(f"Embeddings are {shapes[0]} and {shapes[1]}; expected are [images, c] and [concepts, c].")
-    if activations.dim() != 2 or len(activations) != len(images):
-        given = f"{list(activations.shape)}, but there are embeddings of {len(images)} images"
-        raise UserError(f"Activations are {given}; expected is [images, neurons].")
-    for name, x in (("images", images), ("concepts", concepts)):
-        if not torch.isfinite(x).all():
-            raise UserError(f"Embeddings of {name} hold nan or infinite numbers; look for the first with .isfinite().")
+    q, X, T = (list(x.shape) for x in (activations, images, concepts))
+    if len(X) != 2 or len(T) != 2 or X[1] != T[1] or 0 in (*X, *T):
+        raise UserError(f"Embeddings are {X} and {T}; expected are [images, d] and [concepts, d].")
+    if len(q) != 2 or q[0] != X[0]:
+        raise UserError(f"Activations are {q}, but there are {X[0]} images; expected is [images, neurons].")
+    if not (torch.isfinite(images).all() and torch.isfinite(concepts).all()):
+        raise UserError("Embeddings hold nan or infinite numbers; look for images or concepts that are not finite.")
     bad = (~torch.isfinite(activations)).any(0).nonzero().ravel().tolist()
     if bad:
-        raise UserError(
-            f"The activations of {len(bad)} of {activations.shape[1]} neurons are nan or infinite (first: neuron "
-            f"{bad[0]}); run the target in float32, or leave those neurons out."
-        )
+        some = f"The activations of {len(bad)} of {q[1]} neurons are nan or infinite (first: neuron {bad[0]})"
+        raise UserError(f"{some}; run the target in float32, or leave those neurons out.")
     return activations.to(images.device)

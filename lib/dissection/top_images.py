@@ -19,25 +19,20 @@ def top_images(activations: torch.Tensor, k: int, ties: str = "first") -> torch.
     takes, as the authors' code does, so that the label of a neuron with few distinct activations hangs on the machine.
     Raises UserError when there are fewer than k images.
     """
-    images, neurons = activations.shape
+    images = len(activations)
     if not 1 <= k <= images:
-        raise UserError(
-            f"The top {k} images of a neuron are wanted, but there are {images}; lower top_k or add images."
-        )
+        raise UserError(f"The top {k} images of a neuron are wanted of {images}; lower top_k or add images.")
     if ties == "released":
         return activations.topk(k, dim=0).indices
-    if ties != "first":
-        raise UserError(f"ties is '{ties}'; give 'first' or 'released'.")
-    found = [_first(part.contiguous().T.contiguous(), k) for part in activations.split(max(1, BLOCK // images), dim=1)]
+    found = []
+    for part in activations.split(max(1, BLOCK // images), dim=1):
+        rows = part.contiguous().T.contiguous()  # in two steps: a fast transposition
+        values, index = rows.topk(min(k + 1, images), dim=1)
+        tied = values[:, k - 1] == values[:, -1] if k < images else torch.zeros_like(values[:, 0], dtype=torch.bool)
+        index = index[:, :k]
+        if tied.any():  # topk takes any of the images that are equal to the last one
+            index[tied] = rows[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
+        index = index.sort(dim=1).values
+        order = rows.gather(1, index).sort(dim=1, descending=True, stable=True).indices
+        found.append(index.gather(1, order))
     return torch.cat(found).T
-
-
-def _first(rows: torch.Tensor, k: int) -> torch.Tensor:
-    """The places of the k highest of each row, equal ones in their order: int64 [neurons, k]."""
-    values, index = rows.topk(min(k + 1, rows.shape[1]), dim=1)
-    at_border = values[:, k - 1] == values[:, -1] if k < rows.shape[1] else torch.zeros_like(values[:, 0], dtype=bool)
-    index = index[:, :k]
-    if at_border.any():  # topk takes any of the images that are equal to the last one taken
-        index[at_border] = rows[at_border].sort(dim=1, descending=True, stable=True).indices[:, :k]
-    index = index.sort(dim=1).values
-    return index.gather(1, rows.gather(1, index).sort(dim=1, descending=True, stable=True).indices)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lib.dissection import evaluation, likelihood, matrix, similarity
+from lib.dissection import evaluation, similarity
 
 seeds = st.integers(0, 2**31 - 1)
 settings.register_profile("dissection", max_examples=20, deadline=None)
@@ -23,7 +23,7 @@ def material(seed, images=150, concepts=20, neurons=8):
 
 
 def scores(name, X, T, q, **options):
-    return similarity.FUNCTIONS[name]((X, T), q, **options)
+    return similarity.scores(name, q, X, T, **options)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -42,8 +42,8 @@ def test_concepts_and_neurons_in_another_order_have_the_same_scores(name, seed):
     concepts, neurons = torch.randperm(len(T), generator=g), torch.randperm(q.shape[1], generator=g)
     expected = scores(name, X, T, q)[neurons][:, concepts]
     np.testing.assert_allclose(scores(name, X, T[concepts], q[:, neurons]), expected, atol=1e-9)
-    found, _ = similarity.labels(name, (X, T[concepts]), q[:, neurons], precision="single")
-    assert torch.equal(concepts[found], similarity.labels(name, (X, T), q)[0][neurons])
+    found, _ = similarity.labels(name, q[:, neurons], X, T[concepts])
+    assert torch.equal(concepts[found], similarity.labels(name, q, X, T)[0][neurons])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -62,21 +62,17 @@ def test_a_constant_added_to_a_neuron_changes_no_score_but_the_plain_cosine(name
     np.testing.assert_allclose(scores(name, X, T, q + shift), scores(name, X, T, q), atol=1e-8, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["wpmi", "soft_wpmi"])
-@settings(max_examples=4)
-@given(seed=seeds)
-def test_what_decides_near_ties_is_float64(name, seed):
-    """A few columns, and a few pairs of neuron and column, computed again after a run in bfloat16."""
-    X, T, q = material(seed, images=300, concepts=likelihood.FEW)
-    double, half = (similarity._likelihood(name, matrix.matrix((X, T)), q, p)[0] for p in ("double", "half"))
-    columns, neurons, wanted = torch.tensor([3, 11]), torch.tensor([0, 5]), torch.tensor([[True, True], [False, True]])
-    expected = double.all()[:, columns]
-    half.all()
-    assert isinstance(half, likelihood.FastLikelihood) and not isinstance(double, likelihood.FastLikelihood)
-    rough = {"wpmi": 0.03, "soft_wpmi": 5e-3}[name]  # of the sums over all concepts, WPMI's come from a sample
-    np.testing.assert_allclose(half.exact(columns), expected, atol=rough)
-    np.testing.assert_allclose(half.pairs(neurons, columns, wanted), expected[neurons] * wanted, atol=rough)
-    np.testing.assert_allclose(half.pairs(neurons, columns, wanted, True), expected[neurons] * wanted, atol=1e-9)
+@pytest.mark.parametrize("name", NAMES)
+@given(seeds)
+def test_a_large_problem_has_the_labels_of_a_small_one(name, seed):
+    X, T, q = material(seed, concepts=100)
+    expected, score = similarity.labels(name, q, X, T)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(similarity, "SMALL", 0)
+        patch.setattr(similarity, "LEADING", 10)
+        found, near = similarity.labels(name, q, X, T)
+    assert torch.equal(found, expected)
+    np.testing.assert_allclose(near, score, atol=1e-4)
 
 
 @given(seeds)
