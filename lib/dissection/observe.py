@@ -59,23 +59,33 @@ def labels(given: Given, options: Options) -> Seen:
     """Labels from a probe, and from as many images drawn from it with replacement: how stable are they?
 
     Lines: layer, depth, probe, concepts, similarity, unit, draw (0 for the probe itself), label, second, third, score,
-    dead; kept: the label is that of draw 0; correlation, auprc, auc of the neuron with held-out images that show the
-    label of draw 0, these images drawn again too.
+    dead; kept: the label is that of draw 0.
     """
-    setting, tables = Setting(given, options), []
-    unseen = HeldOut(setting)
+    setting = Setting(given, options)
+    return Seen(pd.concat(_drawn(setting), ignore_index=True), notes=setting.notes)
+
+
+def evidence(given: Given, options: Options) -> Seen:
+    """The same, and the neuron on held-out images that show the label of draw 0, these images drawn again too.
+
+    Further columns: correlation, auprc, auc, where it is known what images show.
+    """
+    setting = Setting(given, options)
+    return Seen(pd.concat(_drawn(setting, HeldOut(setting)), ignore_index=True), notes=setting.notes)
+
+
+def _drawn(setting: Setting, unseen: HeldOut | None = None) -> Iterator[pd.DataFrame]:
+    options, seed = setting.options, setting.given.seed
     for about, words, q, images in setting.each():
         unit = setting.units(about["layer"], q)
         for name in options.functions():
             for draw in progress(range(options.resamples + 1), f"{name} again"):
-                some = evaluation.drawn(len(q), draw, given.seed)
-                scores = setting.scores(name, q[some], images[some], words.clip)[unit]
-                found, score = similarity.leading(scores, 3)
+                some = evaluation.drawn(len(q), draw, seed)
+                found, score = similarity.leading(setting.scores(name, q[some], images[some], words.clip)[unit], 3)
                 first = found[:, 0] if draw == 0 else first
                 line = labelled(words, found, score[:, 0]) | {"kept": 100.0 * (found[:, 0] == first).numpy()}
-                line |= unseen.test(about["layer"], words, first, unit, draw)
-                tables.append(pd.DataFrame({**about, "similarity": name, "unit": unit.numpy(), "draw": draw, **line}))
-    return Seen(pd.concat(tables, ignore_index=True), notes=setting.notes)
+                line |= unseen.test(about["layer"], words, first, unit, draw) if unseen else {}
+                yield pd.DataFrame({**about, "similarity": name, "unit": unit.numpy(), "draw": draw, **line})
 
 
 def sizes(given: Given, options: Options) -> Seen:

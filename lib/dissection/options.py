@@ -10,8 +10,6 @@ ALIASES = {  # names of probes -> what they are in the miniature, and elsewhere
     "auto": ("val,web,habitat,sketch", "val"),
     "usual": ("web", "val"),
 }
-TITLES = {"cos": "cos", "cos_cubed": "cos cubed", "rank_reorder": "rank reorder", "wpmi": "WPMI"}
-TITLES["soft_wpmi"] = "SoftWPMI"
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 
-from lib import store
-from lib.data import ImageDataset
+from lib.data import ImageDataset, by_chunks
 from lib.dissection import activations
 from lib.errors import UserError
 from lib.models import heads
-from lib.progress import progress
 
 FINAL = "final"  # the name of the logits
 STAGES = r"(visual\.)?(layer[1-4]|transformer\.resblocks\.\d+|trunk\.stages\.\d)|encoder\.layers\.encoder_layer_\d+"
@@ -31,18 +29,12 @@ def activity(
     activations.check_layers(model.tower, [layer])
     usual = _stages(model)
     computed = usual if layer in usual else [layer]  # one pass for all that other pages will want
-    rows, order = [], []
-    for chunk in progress(list(images.chunks()), f"layers of {model.name}"):
-        part = images.subset(chunk)
 
-        def compute(part: ImageDataset = part) -> dict[str, torch.Tensor]:
-            return activations.collect(model.tower, computed, batches(model, part), pool)
+    def compute(part: ImageDataset) -> dict[str, torch.Tensor]:
+        return activations.collect(model.tower, computed, batches(model, part), pool)
 
-        about = {"layers": computed, "pool": pool, "images": part.fingerprint, "n": len(part), "resize": model.resize}
-        found = store.tensors({"kind": "activations", "model": model.decides, **about}, compute)
-        rows.append(found[layer])
-        order.append(torch.from_numpy(chunk))
-    return torch.cat(rows)[torch.cat(order).argsort()]
+    about = {"model": model.decides, "layers": computed, "pool": pool, "resize": model.resize}
+    return by_chunks({"kind": "activations", **about}, images, compute, f"layers of {model.name}")[layer]
 
 
 def maps(model: Any, images: ImageDataset, layers: list[str]) -> dict[str, torch.Tensor]:
