@@ -3,14 +3,14 @@
 import math
 
 import torch
-from torch.nn import functional as F
 
 from lib.dissection.constants import Constants
 from lib.dissection.top_images import top_images
 from lib.errors import UserError
 
-BLOCK = 2**25  # cosines of some images with all concepts that are held at once
-PANEL = 2**19  # terms of the sum over top images that are held at once: small enough for a processor's cache
+BLOCK = 2**26  # cosines of some images with all concepts that are held at once
+PANEL = 2**18  # numbers of all neurons with some concepts: small enough for a processor's cache
+LONGEST = {torch.float32: 80.0, torch.float64: 600.0}  # logarithm that a product may reach
 
 
 def wpmi(
@@ -67,7 +67,7 @@ def _scores(
     L, log_z = _likelihood(c.a * X.to(work), T.to(work), where, slopes)
     # the mean over neurons, some concepts at a time
     log_p = torch.cat([part.double().logsumexp(0) for part in L.split(512, dim=1)]) - math.log(len(L))
-    found = L.double() - c.lam * log_p
+    found = L.double().sub_(c.lam * log_p)
     if leading:
         best = found.topk(min(leading, len(T)), dim=1).indices
         for k in torch.arange(len(found), device=found.device).split(max(1, PANEL // (c.top_k * leading))):
@@ -75,7 +75,7 @@ def _scores(
             S = (logits - log_z[where[k]][:, :, None]).exp_()
             again = S.mul_(slopes[:, None]).log1p_().sum(1)
             found[k] = found[k].scatter(1, best[k], again - c.lam * log_p[best[k]])
-    return found + (1 - c.lam) * constant
+    return found.add_((1 - c.lam) * constant)
 
 
 def _likelihood(
@@ -88,19 +88,37 @@ def _likelihood(
     their softmax, and then all neurons that have them: S is never held for all images.
     """
     L, log_z = torch.zeros(len(where), len(T), dtype=X.dtype, device=X.device), []
-    size, neurons = max(1, BLOCK // len(T)), torch.arange(len(where), device=X.device)
+    size, width = max(1, BLOCK // len(T)), max(1, PANEL // len(where))
     for start in range(0, len(X), size):
         logits = X[start : start + size] @ T.T
         highest = logits.amax(1, keepdim=True)
         E = logits.sub_(highest).exp_()
         z = E.sum(1)
         log_z.append(highest[:, 0].double() + z.double().log())
-        neuron, rank = ((where >= start) & (where < start + size)).nonzero(as_tuple=True)
-        row = where[neuron, rank] - start
-        factor = (slopes[rank] / z[row]).to(X.dtype)[:, None]
-        terms, bags = torch.arange(len(row), device=X.device), torch.searchsorted(neuron, neurons)
-        width = max(16, PANEL // len(row))
+        here = (where >= start) & (where < start + size)
+        count, order = here.sum(1).sort(descending=True)  # the neurons with most images come first
+        rank = here[order].byte().argsort(dim=1, descending=True, stable=True)[:, : int(count[0])]
+        row = (where[order].gather(1, rank) - start).clamp(0, len(z) - 1)
+        factor = (slopes[rank] / z[row]).to(X.dtype)
+        having = [int((count > j).sum()) for j in range(rank.shape[1])]  # neurons with a j-th image here
+        back = order.argsort()
         for panel in (slice(m, m + width) for m in range(0, len(T), width)):
-            x = E[:, panel].contiguous().index_select(0, row).mul_(factor).log1p_()
-            L[:, panel] += F.embedding_bag(terms, x, bags, mode="sum")  # the sum of each neuron's terms
+            S = E[:, panel].contiguous()
+            L[:, panel] += _log_product(S, row, factor, having)[back]
     return L, torch.cat(log_z)
+
+
+def _log_product(S: torch.Tensor, row: torch.Tensor, factor: torch.Tensor, having: list[int]) -> torch.Tensor:
+    """Sum over j of log(1 + factor_j S[row_j]), for the first having[j] neurons: [neurons, concepts].
+
+    As a product, of which the logarithm is taken before it could leave the range of the type.
+    """
+    most = max(1, int(LONGEST[S.dtype] / math.log1p(float(factor.max() * S.max()))))
+    total = torch.zeros(len(row), S.shape[1], dtype=S.dtype, device=S.device)
+    for first in range(0, len(having), most):
+        product = torch.ones_like(total)
+        for j, n in list(enumerate(having))[first : first + most]:
+            x = S.index_select(0, row[:n, j]).mul_(factor[:n, j : j + 1])
+            product[:n].addcmul_(product[:n], x)
+        total += product.log_()
+    return total

@@ -22,6 +22,7 @@ from lib.errors import UserError
 DEAD = -1  # the label of a neuron whose activation never changes
 SMALL = 1e7  # images x concepts up to which everything is float64
 LEADING = 64
+BLOCK = 2**20  # scores that are looked at together
 FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "cos": cos,
     "cos_cubed": cos_cubed,
@@ -44,13 +45,14 @@ def scores(
     c = constants(similarity, len(activations), **changed)
     q = checked(activations, images, concepts)
     silent = dead(q)
-    in_prior = similarity in ("wpmi", "soft_wpmi") and c.prior == "released"
-    used = torch.ones_like(silent) if in_prior else ~silent
+    counted = ~silent | (c.prior == "released" and similarity in ("wpmi", "soft_wpmi"))
+    leading = LEADING if len(images) * len(concepts) > SMALL else 0
+    if counted.all() and not silent.any():  # without a copy of what may be large
+        return FUNCTIONS[similarity](q, images, concepts, c, leading)
     found = torch.full((q.shape[1], len(concepts)), math.nan, dtype=torch.float64, device=q.device)
     if not silent.all():
-        leading = LEADING if len(images) * len(concepts) > SMALL else 0
-        found[used] = FUNCTIONS[similarity](q[:, used], images, concepts, c, leading)
-    found[silent] = math.nan
+        found[counted] = FUNCTIONS[similarity](q[:, counted], images, concepts, c, leading)
+        found[silent] = math.nan
     return found
 
 
@@ -78,16 +80,22 @@ def leading(found: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
     Fewer where there are fewer concepts; DEAD and nan where fewer have a finite score.
     """
-    left, lists = found.double().nan_to_num(nan=-math.inf, neginf=-math.inf), []
-    unit = found.abs().nan_to_num(0, 0).amax(1).clamp(max=1)
-    for _ in range(min(k, left.shape[1])):
+    parts = [_leading(part.double(), min(k, found.shape[1])) for part in found.split(max(1, BLOCK // found.shape[1]))]
+    return torch.cat([label for label, _ in parts]), torch.cat([score for _, score in parts])
+
+
+def _leading(left: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    left = left.nan_to_num(nan=-math.inf, neginf=-math.inf)
+    unit = left.abs().nan_to_num(posinf=0).amax(1).clamp(max=1)
+    label = torch.empty(len(left), k, dtype=torch.int64, device=left.device)
+    score = torch.empty(len(left), k, dtype=left.dtype, device=left.device)
+    for place in range(k):
         top = left.amax(1)
         equal = left >= (top - 1e-12 * torch.maximum(top.abs(), unit))[:, None]
-        label = equal.to(torch.uint8).argmax(1)
-        there = top > -math.inf
-        lists.append((torch.where(there, label, DEAD), torch.where(there, top, math.nan)))
-        left = left.scatter(1, label[:, None], -math.inf)
-    return torch.stack([x for x, _ in lists], 1), torch.stack([x for _, x in lists], 1)
+        label[:, place], score[:, place] = equal.byte().argmax(1), top
+        left.scatter_(1, label[:, [place]], -math.inf)
+    there = score > -math.inf
+    return torch.where(there, label, DEAD), torch.where(there, score, math.nan)
 
 
 def checked(activations: torch.Tensor, images: torch.Tensor, concepts: torch.Tensor) -> torch.Tensor:
@@ -97,10 +105,14 @@ def checked(activations: torch.Tensor, images: torch.Tensor, concepts: torch.Ten
         raise UserError(f"Embeddings are {X} and {T}; expected are [images, d] and [concepts, d].")
     if len(q) != 2 or q[0] != X[0]:
         raise UserError(f"Activations are {q}, but there are {X[0]} images; expected is [images, neurons].")
-    if not (torch.isfinite(images).all() and torch.isfinite(concepts).all()):
+    if not (_finite(images) and _finite(concepts)):
         raise UserError("Embeddings hold nan or infinite numbers; look for images or concepts that are not finite.")
-    bad = (~torch.isfinite(activations)).any(0).nonzero().ravel().tolist()
-    if bad:
+    if not _finite(activations):
+        bad = (~torch.isfinite(activations)).any(0).nonzero().ravel().tolist()
         some = f"The activations of {len(bad)} of {q[1]} neurons are nan or infinite (first: neuron {bad[0]})"
         raise UserError(f"{some}; run the target in float32, or leave those neurons out.")
     return activations.to(images.device)
+
+
+def _finite(x: torch.Tensor) -> bool:
+    return bool(x.sum().isfinite() or x.isfinite().all())  # the sum is the faster test
