@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from lib.data import spread
-from lib.dissection import evaluation, similarity, towers, truth
+from lib.dissection import evaluation, similarity, network, truth
 from lib.dissection.judging import Places, of_class
 from lib.dissection.options import Options, listed
 from lib.dissection.setting import HeldOut, Setting, Words, named
@@ -30,7 +30,7 @@ def neurons(given: Given, options: Options) -> Seen:
     held-out images that show the label, where these are known. Of last neurons the columns of `judging.of_class`, of
     hidden ones those of `judging.Places`. notes: accuracy of the target on the run's images. Paper, section 4.2.
     """
-    setting, tables = Setting(given, options, judged=towers.FINAL in listed(options.layers)), []
+    setting, tables = Setting(given, options, judged=network.FINAL in listed(options.layers)), []
     unseen, places = HeldOut(setting), Places(setting)
     for about, words, q, images in setting.each():
         layer, unit = about["layer"], setting.units(about["layer"], q)
@@ -38,13 +38,13 @@ def neurons(given: Given, options: Options) -> Seen:
             scores = setting.scores(name, q, images, words.clip)[unit]
             label, score = best(scores)
             line = labelled(words, label[:, None], score) | unseen.test(layer, words, label, unit)
-            if layer == towers.FINAL:
+            if layer == network.FINAL:
                 line |= of_class(setting, words, scores, label)
             else:
                 line |= places.compare(layer, words, label)
             tables.append(pd.DataFrame({**about, "similarity": name, "unit": unit.numpy(), **line}))
-    if towers.FINAL in setting.layers:
-        right = setting.activity(towers.FINAL, "val").argmax(1).cpu().numpy() == setting.images.labels
+    if network.FINAL in setting.layers:
+        right = setting.activity(network.FINAL, "val").argmax(1).cpu().numpy() == setting.images.labels
         setting.notes["accuracy"] = 100.0 * float(right.mean())
     return Seen(pd.concat(tables, ignore_index=True), notes=setting.notes)
 
@@ -96,7 +96,7 @@ def sizes(given: Given, options: Options) -> Seen:
     setting, tables = Setting(given, options), []
     own, words = setting.own, setting.names
     for probe in setting.probes:
-        images, q = setting.seen(probe), setting.activity(towers.FINAL, probe)
+        images, q = setting.seen(probe), setting.activity(network.FINAL, probe)
         for m in map(int, listed(options.per_class)):
             few = torch.from_numpy(spread(setting.probe(probe).labels, m * len(own), given.seed))
             for name in options.functions():
@@ -156,7 +156,7 @@ def missing(given: Given, options: Options) -> Seen:
     shared = truth.shared_traits(setting.images.descriptors)
     random = (shared.sum(1) - shared.diagonal()) / (len(shared) - 1)
     for probe in setting.probes:
-        images, q = setting.seen(probe), setting.activity(towers.FINAL, probe)
+        images, q = setting.seen(probe), setting.activity(network.FINAL, probe)
         for name in options.functions():
             whole = setting.scores(name, q, images, texts)
             absent, nameless = whole.clone(), whole.clone().fill_diagonal_(-torch.inf)
@@ -186,7 +186,7 @@ def descriptions(given: Given, options: Options) -> Seen:
     setting, tables = Setting(given, options, judged=True), []
     data, classes = setting.images, np.array(setting.images.classes)
     weight, bias = heads.head(setting.target, data)
-    weight, h = torch.cat([weight, -weight], 1), both_signs(setting.target.embed_images(data))
+    weight, h = both_signs(weight, cut=False), both_signs(setting.target.embed_images(data))
     predicted = (h @ weight.T + bias).argmax(1)
     share = (weight[predicted] * h).cpu()
     predicted = predicted.cpu()
@@ -209,9 +209,10 @@ def descriptions(given: Given, options: Options) -> Seen:
     return Seen(pd.concat(tables, ignore_index=True), notes=setting.notes)
 
 
-def both_signs(embeddings: torch.Tensor) -> torch.Tensor:
-    """How far each coordinate is above zero, then how far below: [n, c] -> [n, 2 c]."""
-    return torch.cat([embeddings, -embeddings], 1).clamp(min=0)
+def both_signs(coordinates: torch.Tensor, cut: bool = True) -> torch.Tensor:
+    """How far each coordinate is above zero, then how far below: [n, c] -> [n, 2 c]; cut: never less than 0."""
+    both = torch.cat([coordinates, -coordinates], 1)
+    return both.clamp(min=0) if cut else both
 
 
 def class_said(setting: Setting, words: Words) -> torch.Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lib.data import ImageDataset
-from lib.dissection import evaluation, inputs, similarity, towers, truth
+from lib.dissection import evaluation, inputs, similarity, network, truth
 from lib.dissection.options import Options, listed
 from lib.given import Given
 
@@ -37,7 +37,7 @@ class Setting:
         self.clip = inputs.reader(given, options.clip)
         self.judge = inputs.judge(given, options.judge) if judged and options.judge else None
         self.target, self.images = given.model, given.images
-        self.layers = towers.choose(self.target, options.layers)
+        self.layers = network.choose(self.target, options.layers)
         self.probes = options.probe_names(given.dataset)
         self.notes: dict[str, dict[str, int]] = {"probes": {}, "concepts": {}, "duplicates": {}}
         self._opened: dict[str, ImageDataset] = {}
@@ -55,11 +55,11 @@ class Setting:
 
     def activity(self, layer: str, probe: str) -> torch.Tensor:
         """What a layer's neurons do on a probe: float32 [images, neurons]."""
-        return towers.activity(self.target, self.probe(probe), layer, self.images, self.options.pool)
+        return network.activity(self.target, self.probe(probe), layer, self.images, self.options.pool)
 
     def units(self, layer: str, q: torch.Tensor) -> torch.Tensor:
         """The neurons that are looked at, of all that are scored together: last ones whose class is in the run."""
-        return self.own if layer == towers.FINAL else torch.arange(q.shape[1])
+        return self.own if layer == network.FINAL else torch.arange(q.shape[1])
 
     @cached_property
     def own(self) -> torch.Tensor:
