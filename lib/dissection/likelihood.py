@@ -10,7 +10,7 @@ from lib.dissection.top_images import top_images
 from lib.errors import UserError
 
 BLOCK = 2**25  # cosines of some images with all concepts that are held at once
-PANEL = 2**20  # terms of the sum over top images that are held at once: small enough for a processor's cache
+PANEL = 2**19  # terms of the sum over top images that are held at once: small enough for a processor's cache
 
 
 def wpmi(
@@ -21,8 +21,8 @@ def wpmi(
     With S the softmax of a P over the concepts, L is the sum of log(S + min_prob) over the top_k images, and the score
     is L - lam log p(concept). Paper, section 3.2; released code, `wpmi`.
     """
-    slopes = torch.ones(c.top_k, dtype=torch.float64, device=images.device)
-    return _scores(activations, images, concepts, c, leading, slopes, c.min_prob)
+    slopes = torch.full((c.top_k,), 1 / c.min_prob, dtype=torch.float64)  # log(S + e) = log(1 + S / e) + log e
+    return _scores(activations, images, concepts, c, leading, slopes, c.top_k * math.log(c.min_prob))
 
 
 def soft_wpmi(
@@ -32,16 +32,15 @@ def soft_wpmi(
 
     The i-th of the top_k images belongs to the neuron with probability p_i, from p_start down towards p_end. With S the
     softmax of a P over the concepts, L is the sum of log(1 + p_i (S - 1) + min_prob); score = L - lam log p(concept).
-    log(1 + p(S - 1) + e) is summed as log(1 + S p / (1 - p + e)): the constant left out is what quantises the published
-    scores to multiples of 2^-15; it comes back where lam is not 1. Paper, section 3.2; released code, `soft_wpmi`.
+    Paper, section 3.2; released code, `soft_wpmi`.
     """
     p = c.p_start - torch.arange(c.top_k) / c.top_k * (c.p_start - c.p_end)  # in float32, as released: it moves 1 - p
     rest = 1 - p.double() + c.min_prob
-    slopes = (p.double() / rest).to(images.device)
-    return _scores(activations, images, concepts, c, leading, slopes, 1.0) + (1 - c.lam) * float(rest.log().sum())
+    # log(1 + p(S - 1) + e) = log(1 + S p / rest) + log(rest)
+    return _scores(activations, images, concepts, c, leading, p.double() / rest, float(rest.log().sum()))
 
 
-# seven, because the two functions above differ in slopes and offset and share all else
+# seven, because the two functions above differ in slopes and constant and share all else
 def _scores(
     activations: torch.Tensor,
     images: torch.Tensor,
@@ -49,21 +48,23 @@ def _scores(
     c: Constants,
     leading: int,
     slopes: torch.Tensor,
-    offset: float,
+    constant: float,
 ) -> torch.Tensor:
-    """L - lam log p(concept), with L the sum over ranks of log(offset + slope S).
+    """L - lam log p(concept), with L the sum over ranks of log(1 + slope S), plus a constant.
 
-    leading: 0 for float64 throughout; else L is made in float32, and that of each neuron's so many best concepts again
-    in float64. Raises UserError for a single neuron, whose scores would be 0.
+    The constant is left out of the sums, because with lam 1 it cancels; carried along in float32 it is what quantises
+    the published scores to multiples of 2^-15. leading: 0 for float64 throughout; else L is made in float32, and that
+    of each neuron's so many best concepts again in float64. Raises UserError for one neuron, whose scores would be 0.
     """
     if c.lam == 1 and activations.shape[1] == 1:
         raise UserError(
             "There is one neuron, and the prior over neurons is its own likelihood: with lambda 1 every score would be "
             "0, whatever the images. Give all neurons of its layer."
         )
+    slopes = slopes.to(images.device)
     used, where = torch.unique(top_images(activations, c.top_k, c.ties).T, return_inverse=True)
     X, T, work = images[used], concepts, torch.float32 if leading else torch.float64
-    L, log_z = _likelihood(c.a * X.to(work), T.to(work), where, slopes, offset)
+    L, log_z = _likelihood(c.a * X.to(work), T.to(work), where, slopes)
     # the mean over neurons, some concepts at a time
     log_p = torch.cat([part.double().logsumexp(0) for part in L.split(512, dim=1)]) - math.log(len(L))
     found = L.double() - c.lam * log_p
@@ -72,15 +73,15 @@ def _scores(
         for k in torch.arange(len(found), device=found.device).split(max(1, PANEL // (c.top_k * leading))):
             logits = c.a * X[where[k]].double() @ T[best[k]].double().mT
             S = (logits - log_z[where[k]][:, :, None]).exp_()
-            again = (offset + slopes[:, None] * S).log_().sum(1)
+            again = S.mul_(slopes[:, None]).log1p_().sum(1)
             found[k] = found[k].scatter(1, best[k], again - c.lam * log_p[best[k]])
-    return found
+    return found + (1 - c.lam) * constant
 
 
 def _likelihood(
-    X: torch.Tensor, T: torch.Tensor, where: torch.Tensor, slopes: torch.Tensor, offset: float
+    X: torch.Tensor, T: torch.Tensor, where: torch.Tensor, slopes: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """L [neurons, concepts], and the logarithm of the sums in the softmax, float64 [images].
+    """L without its constant [neurons, concepts], and the logarithm of the sums in the softmax, float64 [images].
 
     X: the images that are among the top of some neuron, times a [images, d]; T: concepts [concepts, d]; where: which of
     the images are a neuron's top ones, int64 [neurons, ranks]. Some images at a time meet all concepts, which gives
@@ -100,6 +101,6 @@ def _likelihood(
         terms, bags = torch.arange(len(row), device=X.device), torch.searchsorted(neuron, neurons)
         width = max(16, PANEL // len(row))
         for panel in (slice(m, m + width) for m in range(0, len(T), width)):
-            x = E[:, panel].contiguous().index_select(0, row).mul_(factor).add_(offset).log_()
+            x = E[:, panel].contiguous().index_select(0, row).mul_(factor).log1p_()
             L[:, panel] += F.embedding_bag(terms, x, bags, mode="sum")  # the sum of each neuron's terms
     return L, torch.cat(log_z)

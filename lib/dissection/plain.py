@@ -15,7 +15,7 @@ from lib.dissection.constants import Constants, constants
 
 
 def scores(similarity: str, activations: torch.Tensor, images: torch.Tensor, concepts: torch.Tensor) -> torch.Tensor:
-    """Scores by "wpmi", "soft_wpmi" or "rank_reorder": float32 [neurons, concepts]. Arguments of `similarity.scores`."""
+    """Scores by "wpmi", "soft_wpmi" or "rank_reorder": float32 [neurons, concepts]; see `similarity.scores`."""
     c, P = constants(similarity, len(images)), images @ concepts.T
     found = torch.empty(activations.shape[1], P.shape[1])
     if similarity == "rank_reorder":

@@ -1,94 +1,122 @@
-"""Rows about time: a target's layers by our way, by the released code's way and by Network Dissection, in one run."""
+"""What labels cost: our way, the released code's way and Network Dissection's, in one run on one machine."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from typing import Any
 
+import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from lib.dissection import activations, evaluation, inputs, plain, similarity
-from lib.dissection.setting import Setting, constants, functions
+from lib.dissection import activations, evaluation, inputs, plain, similarity, towers, truth
+from lib.dissection.options import Options
+from lib.dissection.setting import Setting
+from lib.errors import UserError
+from lib.given import Given
+from lib.progress import progress
+from lib.seeds import torch_rng
+from lib.store import Seen
 
-VERSION = 2  # raise it when rows come out different: it is part of every record's key
-PLAIN = ("rank_reorder", "wpmi", "soft_wpmi")
+SOFT = "soft_wpmi"
 
 
-def row(model, data, seed=0, clip="ViT-B-16", layers="auto", concepts="descriptors", prompt="{}"):
-    """Seconds to label all neurons of a target's layers on the run's images: a row of Table 4.
+@contextmanager
+def timed(lines: list[dict[str, Any]], **about: Any) -> Iterator[None]:
+    """While it lasts the clock runs; then a line with `seconds`, and what they are about, is added to `lines`."""
+    start = _now()
+    yield
+    lines.append({**about, "seconds": _now() - start})
 
-    Metrics, in seconds: read (decode the images), clip (embed images and concepts), target (activations), and then the
-    labels: ours and released (SoftWPMI in both ways), netdissect (maps against masks, where these are known). Nothing
-    is taken from the cache. Paper, Table 4.
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # what was asked of the GPU is done
+    return time.perf_counter()
+
+
+def steps(given: Given, options: Options) -> Seen:
+    """Seconds to label all neurons of a target's layers on the run's images: Table 4. Nothing is taken from the store.
+
+    Lines: step ("read": decode images for both models; "embed": images and concepts; "activations"; "labels", by
+    SoftWPMI; "labels, released way"; "Network Dissection": maps against masks, where these are known), seconds; of
+    labels also layer, neurons, and equal (%): neurons with the label of our way. Paper, section 4.4.
     """
-    setting = Setting(model, data, clip, "", prompt, seed=seed)
-    names, found = inputs.choose_layers(model, layers), inputs.concepts(concepts, data)
-    seconds = {}
-    pixels = _timed(seconds, "read", lambda: (setting.clip.pixels(data), model.pixels(data)))
-    images, texts = _timed(
-        seconds,
-        "clip",
-        lambda: (setting.clip.embed_pixels(pixels[0]).cpu(), setting.clip.embed_texts(found, cached=False).cpu()),
-    )
-    parts = [model.normalised(x) for x in pixels[1].split(64)]
-    q = _timed(seconds, "target", lambda: activations.collect(model.tower, names, parts))
-    given = constants("soft_wpmi", len(data))
-    ours = _timed(
-        seconds, "ours", lambda: [similarity.labels("soft_wpmi", (images, texts), q[n], **given)[0] for n in names]
-    )
-    P = plain.matrix(images, texts)
-    theirs = _timed(
-        seconds, "released", lambda: [plain.soft_wpmi(P, q[n], range(q[n].shape[1]), **given).argmax(1) for n in names]
-    )
+    setting = Setting(given, options)
+    clip, target, names = setting.clip, setting.target, setting.layers
+    found = inputs.concepts(given, options.concepts)
+    lines: list[dict[str, Any]] = []
+    rows, parts = [], []
+    with timed(lines, step="embed"):
+        concepts = clip.embed_texts([options.prompt.format(text) for text in found], cached=False)
+    for chunk in progress([*setting.images.chunks()], "images"):
+        some = setting.images.subset(chunk)
+        with timed(lines, step="read"):
+            pixels = clip.pixels(some), target.pixels(some)
+        with timed(lines, step="embed"):
+            rows.append(clip.embed_pixels(pixels[0]))
+        with timed(lines, step="activations"):
+            batches = (target.normalised(x) for x in pixels[1].split(64))
+            parts.append(activations.collect(target.tower, names, batches, options.pool))
+    for name in names:
+        q = torch.cat([part[name] for part in parts])
+        lines += _both_ways(SOFT, q, torch.cat(rows), concepts, layer=name, neurons=q.shape[1])
     if setting.known:
-        masks = inputs.masks(data, found)
-        _timed(seconds, "netdissect", lambda: _netdissect(model, names, parts, masks))
-    neurons = sum(q[n].shape[1] for n in names)
-    equal = sum(int((a == b).sum()) for a, b in zip(ours, theirs, strict=True))
-    metrics = seconds | {"neurons": float(neurons), "equal": 100.0 * equal / neurons}
-    return {"metrics": metrics, "notes": setting.notes() | {"layers": names, "images": len(data)}}
+        masks = truth.masks(setting.images, found)
+        with timed(lines, step="Network Dissection"):
+            maps = towers.maps(target, setting.images, names)
+            for name in names:
+                evaluation.iou(maps.pop(name), masks)
+    return Seen(pd.DataFrame(lines), notes={"concepts": len(found), "layers": names})
 
 
-def _timed(seconds, name, function):
-    start = time.perf_counter()
-    result = function()
-    seconds[name] = time.perf_counter() - start
-    return result
+def _both_ways(
+    name: str, q: torch.Tensor, images: torch.Tensor, concepts: torch.Tensor, **about: Any
+) -> list[dict[str, Any]]:
+    """Two lines: seconds from embeddings to labels, ours and in the released way, and the share of equal labels."""
+    lines: list[dict[str, Any]] = []
+    with timed(lines, step="labels", **about):
+        ours = similarity.labels(name, q, images, concepts)[0]
+    q, images, concepts = q.cpu(), images.cpu(), concepts.cpu()  # where the released way keeps P
+    with timed(lines, step="labels, released way", **about):
+        theirs = plain.scores(name, q, images, concepts).argmax(1)
+    return [line | {"equal": 100.0 * float((ours.cpu() == theirs).double().mean())} for line in lines]
 
 
-def _netdissect(model, names, parts, masks):
-    maps = activations.maps(model.tower, names, parts)
-    return [evaluation.iou(maps.pop(n), masks) for n in names]
+# --- the similarity functions alone
 
 
-def synthetic(
-    model, data, seed=0, similarities="rank_reorder,wpmi,soft_wpmi", images=6000, concepts=6000, neurons=128, width=512
-):
-    """The similarity functions alone, on random embeddings and activations: ours against the released code's way.
+@dataclass(frozen=True)
+class Problem:
+    """A random problem: so many images, words and neurons, and embeddings of so many coordinates."""
 
-    Metrics "what/similarity": ours and released (seconds from embeddings to labels), ratio, equal (%): neurons with the
-    same label both times. The model and the images of the run play no part. At full size: benchmarks/dissection.py.
+    images: int = 5000
+    words: int = 6000
+    neurons: int = 32
+    width: int = 512
+
+    def __post_init__(self) -> None:
+        if min(astuple(self)) < 2:
+            raise UserError(f"{self} is no problem; give two at least of images, words, neurons and coordinates.")
+
+
+def similarities(given: Given, problem: Problem) -> Seen:
+    """The functions that the released code makes slowly, on random embeddings and activations.
+
+    Lines: similarity, step ("labels" or "labels, released way"), seconds, equal (%): neurons with the same label. No
+    model or image of the run plays a part. At full size: benchmarks/dissection.py.
     """
-    embedded, texts, q = random_inputs(images, concepts, neurons, width, seed)
-    metrics = {}
-    for name in functions(similarities):
-        seconds = {}
-        ours = _timed(seconds, "ours", lambda name=name: similarity.labels(name, (embedded, texts), q)[0])
-        released = _timed(seconds, "released", lambda name=name: released_labels(name, embedded, texts, q))
-        metrics |= {f"{way}/{name}": value for way, value in seconds.items()}
-        metrics[f"ratio/{name}"] = seconds["released"] / seconds["ours"]
-        metrics[f"equal/{name}"] = 100.0 * float((ours == released).double().mean())
-    return {"metrics": metrics, "notes": {"images": images, "concepts": concepts, "neurons": neurons, "width": width}}
+    drawn = random_inputs(problem, given.seed)
+    names = progress(["rank_reorder", "wpmi", "soft_wpmi"], "similarities")
+    return Seen(pd.DataFrame([line for name in names for line in _both_ways(name, *drawn, similarity=name)]))
 
 
-def random_inputs(images, concepts, neurons, width, seed=0):
-    """Embeddings [images, width] and [concepts, width] of norm 1 with CLIP-like cosines around 0.2, and activations."""
-    generator = torch.Generator().manual_seed(seed)
-    embedded, texts = torch.randn(images, width, generator=generator), torch.randn(concepts, width, generator=generator)
-    common = F.normalize(torch.randn(width, generator=generator), dim=0) * (width / 4) ** 0.5
-    embedded, texts = F.normalize(embedded + common, dim=1), F.normalize(texts + common, dim=1)
-    q = embedded @ torch.randn(width, neurons, generator=generator)
-    return embedded, texts, q.add_(0.5 * torch.randn(images, 1, generator=generator)).relu_()
-
-
-def released_labels(name, images, texts, q, neurons=None):
-    """Labels in the released code's way. neurons: how many of the first ones, None for all."""
-    return getattr(plain, name)(plain.matrix(images, texts), q, range(neurons or q.shape[1])).argmax(1)
+def random_inputs(problem: Problem, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Activations [images, neurons], and embeddings of images and words of norm 1, CLIP-like cosines around 0.2."""
+    rng, width = torch_rng(seed, "problem"), problem.width
+    X, T = (torch.randn(n, width, generator=rng) for n in (problem.images, problem.words))
+    common = F.normalize(torch.randn(width, generator=rng), dim=0) * (width / 4) ** 0.5
+    X, T = F.normalize(X + common, dim=1), F.normalize(T + common, dim=1)
+    q = X @ torch.randn(width, problem.neurons, generator=rng)
+    return q.add_(0.5 * torch.randn(problem.images, 1, generator=rng)).relu_(), X, T

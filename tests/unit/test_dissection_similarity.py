@@ -110,7 +110,7 @@ def test_the_size_of_blocks_and_panels_changes_nothing(name, size, monkeypatch):
     for module in ("likelihood", "rank_reorder", "cosine", "top_images"):
         monkeypatch.setattr(f"lib.dissection.{module}.BLOCK", 500)
     monkeypatch.setattr(likelihood, "PANEL", 500)
-    np.testing.assert_allclose(similarity.scores(name, q, X, T), whole, atol=1e-4 if size == "large" else 1e-10)
+    np.testing.assert_allclose(similarity.scores(name, q, X, T), whole, atol=5e-4 if size == "large" else 1e-10)
 
 
 def test_with_few_concepts_the_likelihood_is_far_from_linear(size):
