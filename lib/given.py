@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import data, models, store
+from lib.data import broden
 from lib.errors import UserError
 
 ABSENT = "absent"  # the identity of what cannot be had; once it can, a record made without it is out of date
@@ -50,10 +51,11 @@ class Given:
         self._note(*request)
         return self._images(*request[1:])
 
-    def open_broden(self, images: int = 0) -> Any:
-        """Broden as it lies on disk (see `lib.data.broden.load`), its first `images`, 0 for all. Raises UserError."""
+    def open_broden(self, images: int = 0) -> data.ImageDataset:
+        """Broden as it lies on disk (see `lib.data.broden`): so many of its images, 0 for all. Raises UserError."""
         self._note("broden", images)
-        return data.broden.load(images)
+        with store.measuring(None):
+            return broden.load(images, self.seed)
 
     def open_file(self, name: str) -> Path:
         """Path of a file of data/downloads.csv, by name, or of one of the user's, by path. Raises UserError."""
@@ -69,8 +71,9 @@ class Given:
             if kind == "images":
                 return store.digest(self._images(*what).identity)
             if kind == "broden":
-                return store.digest(data.broden.load(*what).images.identity)
-            return models.sha256(_file(what[0]))
+                with store.measuring(None):
+                    return store.digest(broden.load(what[0], self.seed).identity)
+            return data.sha256(_file(what[0]))
         except (UserError, OSError):
             return ABSENT
 

@@ -287,7 +287,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = defaults | {"model": given.model, "dataset": given.dataset}
     try:
         code.remember()
+        began = time.perf_counter()
         Run(given.function, names, defaults, "mutual").measure(function, kind() if kind else None)
+        print(given.function, given.model, f"{time.perf_counter() - began:.0f} s", flush=True)
     except UserError as error:
         sys.exit(f"{given.function}: UserError: {error}")
 

@@ -23,9 +23,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from lib import classifiers, datasets, models, zeroshot
+from lib import models
 from lib.bestiary import ADVERSARIAL, SPECIES, SPLITS, Bestiary, rendered
+from lib.data import load as load_images
 from lib.errors import UserError, nearest
+from lib.models import classifiers, heads
 from lib.paths import DATA, cache_folder
 
 import open_clip  # isort: skip  after lib.models, which prepares it
@@ -83,7 +85,7 @@ def resized(pixels, side):
 
 
 def create(name, device="cpu", seed=0):
-    """The untrained miniature `name`, ready to be trained: `models.Clip`."""
+    """The untrained miniature `name`, ready to be trained: `lib.models.Clip`."""
     clip = models.load(f"{name}:random", device=device, seed=seed)
     clip.model.requires_grad_(True)
     return clip
@@ -96,14 +98,14 @@ def zero_shot_top1(clip, pixels, data):
     prompts = [template.format(c) for c in data.classes for template in data.templates]
     texts = clip.embed_texts(prompts, cached=False).view(len(data.classes), len(data.templates), -1)
     logits = clip.embed_pixels(pixels) @ F.normalize(texts.mean(1), dim=-1).T
-    return zeroshot.top_k_accuracy(logits, data.labels)
+    return heads.top_k_accuracy(logits, data.labels)
 
 
 def measured(path, name, device="cpu"):
     """Top-1 on val of the weights at `path`, loaded and evaluated as every page does it."""
-    model, data = models.load(f"{name}:{path}", device=str(device)), datasets.load("bestiary")
-    weight, bias = zeroshot.head(model, data)
-    return zeroshot.top_k_accuracy(model.embed_images(data) @ weight.T + bias, data.labels)
+    model, data = models.load(f"{name}:{path}", device=str(device)), load_images("bestiary")
+    weight, bias = heads.head(model, data)
+    return heads.top_k_accuracy(model.embed_images(data) @ weight.T + bias, data.labels)
 
 
 def kept_by(name, pixels, said, share, device):
@@ -158,7 +160,7 @@ def train_pairs(name, seed=0, device="cpu", batch_size=None, folder=FOLDER, pair
         start_from(model, how["start"])
     chosen, said, wrong = web_pairs(how, device, seed)
     pixels, tokens = resized(pool(how["split"])[0][chosen], clip.image_size), clip.tokenizer(said)
-    val = datasets.load("bestiary")
+    val = load_images("bestiary")
     held_out = clip.pixels(val)
     steps = how["epochs"] * (len(tokens) // batch_size)
     decayed = [p for p in model.parameters() if p.ndim >= 2]
@@ -228,7 +230,7 @@ def train_labels(name, seed=0, device="cpu", batch_size=None, folder=FOLDER, pai
     chosen = a_share(Bestiary("train").labels, count)
     pixels = resized(pool("train")[0][chosen], clip.image_size)
     labels = torch.as_tensor(Bestiary("train").labels[chosen])
-    val = datasets.load("bestiary")
+    val = load_images("bestiary")
     held_out = clip.pixels(val)
     a_step = len(labels) // batch_size
     optimiser = torch.optim.AdamW(model.parameters(), lr=how["learning_rate"], weight_decay=0.1 if tuned else 0.01)
@@ -281,10 +283,10 @@ def a_share(labels, count):
 
 def start_from_zero_shot(model, name):
     """The tower of the trained miniature `name`, and its zero-shot classifier times its scale as the head."""
-    clip, data = models.load(name), datasets.load("bestiary")
+    clip, data = models.load(name), load_images("bestiary")
     model.visual.load_state_dict(clip.visual.state_dict())
     with torch.no_grad():
-        model.head.weight.copy_(clip.logit_scale * zeroshot.classifier(clip, data.classes, data.templates))
+        model.head.weight.copy_(clip.logit_scale * heads.classifier(clip, data.classes, data.templates))
         model.head.bias.zero_()
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageDraw, ImageFilter
 
+from lib import store
 from lib.bestiary import captions, drawing
 from lib.bestiary.species import PART_OF_TRAIT, PARTS, TRAITS, all_species
 
@@ -135,7 +136,7 @@ def rendered(split, index, size):
 
 
 class Album:
-    """Pictures of a split that need not be drawn again: read from the cache, where they lie once all have been drawn.
+    """Pictures of a split that need not be drawn again: read from the cache, where all lie once one was asked for.
 
     world: a Bestiary; numbers: of pictures in its split's stream, int [n]. Called with one of them it gives what
     `rendered` does, without the marked descriptor: uint8 [size, size, 3] and [size, size].
@@ -145,22 +146,14 @@ class Album:
         self.split, self.size = world.split, world.size
         self.place = {int(number): k for k, number in enumerate(numbers)}
         self.key = {"kind": "pictures", "world": world.fingerprint, "numbers": list(self.place)}
-        self.pictures, self.drawn, self.lock = None, None, threading.Lock()
+        self.pictures, self.lock = None, threading.Lock()
 
     def __call__(self, number):
-        from lib import cache
-
         with self.lock:  # images are read by threads
-            if self.drawn is None:
-                self.pictures, self.drawn = self._arrays(cache.kept(self.key)), set()
-        if self.pictures:
-            return tuple(array[self.place[number]] for array in self.pictures)
-        found = rendered(self.split, number, self.size)[:2]
-        with self.lock:
-            self.drawn.add(number)
-            if len(self.drawn) == len(self.place) and not self.pictures:
-                self.pictures = self._arrays(cache.tensors(self.key, self._tensors))
-        return found
+            if self.pictures is None:
+                found = store.tensors(self.key, self._tensors)
+                self.pictures = found["pixels"].numpy(), found["parts"].numpy()
+        return tuple(array[self.place[number]] for array in self.pictures)
 
     def _tensors(self):
         import torch
@@ -168,9 +161,6 @@ class Album:
         drawn = [rendered(self.split, number, self.size)[:2] for number in self.place]
         both = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*drawn, strict=True))
         return dict(zip(("pixels", "parts"), both, strict=True))
-
-    def _arrays(self, found):
-        return found and (found["pixels"].numpy(), found["parts"].numpy())
 
 
 class Bestiary:

@@ -92,11 +92,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("exhibit")
     parser.add_argument("page", help="where the executed notebook is put")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument("--of", type=int, default=0, metavar="PAGES", help="say how many pages of the book are there")
     given = parser.parse_args(arguments)
     began = time.perf_counter()
     try:
         execute(given.exhibit, given.page, **{name: literal(value) for name, value in given.p})
-        print(given.exhibit, *(value for _, value in given.p), f"{time.perf_counter() - began:.0f} s", flush=True)
+        there = len(list(Path(given.page).parent.glob("*.ipynb")))
+        count = f" ({there} of {given.of} pages)" if given.of else ""
+        print(
+            given.exhibit, *(value for _, value in given.p), f"{time.perf_counter() - began:.0f} s{count}", flush=True
+        )
     except Exception as error:
         sentence = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else f"{type(error).__name__}: {error}"
         sys.exit(f"{given.exhibit}: {sentence}")

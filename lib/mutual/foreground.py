@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from lib import datasets, models
+from lib import models
+from lib.data import load as load_images
 from lib.mutual import parts
 from lib.paths import DATA
 
@@ -97,7 +98,7 @@ def choose(clip, data):
 
 def main(names=()):
     """Choose for the miniatures `names` (default: all of data/models.csv) and write the choice there."""
-    data = datasets.load("bestiary", split="train", limit=384, seed=0)
+    data = load_images("bestiary", split="train", images=384)
     path = DATA / "models.csv"
     for name in names or models.catalogue().index:
         best = choose(models.load(name), data).iloc[0]

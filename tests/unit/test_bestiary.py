@@ -6,9 +6,10 @@ import numpy as np
 import open_clip
 import pytest
 
-from lib import bestiary, datasets
+from lib import bestiary
 from lib.bestiary import SHIFTS, SPECIES, SPLITS, Bestiary, captions, circled, plan
 from lib.bestiary.species import PART_OF_TRAIT, PARTS, TRAITS, all_species
+from lib.data import load as load_images
 from lib.paths import DATA
 
 
@@ -170,10 +171,10 @@ def test_an_album_gives_the_pictures_that_are_drawn_and_keeps_them_once_all_have
 
 
 def test_pictures_of_a_dataset_are_the_same_drawn_or_kept(fresh_cache):
-    data = datasets.load("bestiary", limit=4)
+    data = load_images("bestiary", limit=4)
     before = [np.asarray(data.image(i)) for i in range(4)]
     masks = [data.part_masks(i) for i in range(4)]
-    again = datasets.load("bestiary", limit=4)
+    again = load_images("bestiary", limit=4)
     assert again.source._album(int(again.indices[0])) and again.source._album.pictures is not None
     for i in range(4):
         assert np.array_equal(np.asarray(again.image(i)), before[i])

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib import classifiers, datasets, models, training, zeroshot
+from lib import models, training
 from lib.bestiary import SPLITS, Bestiary
+from lib.data import load as load_images
 from lib.errors import UserError
+from lib.models import classifiers, heads
 
 SHIPPED = list(models.catalogue().index)
 
@@ -40,9 +42,9 @@ def test_training_lowers_the_loss_and_writes_weights_that_load(small_web, tmp_pa
     assert json.loads((tmp_path / "training" / "ViT-B-32.json").read_text()) == record
     assert not list(tmp_path.rglob("*.part"))
     clip = models.load(f"ViT-B-32:{tmp_path / 'zoo' / 'ViT-B-32.safetensors'}")
-    val = datasets.load("bestiary")
-    logits = clip.embed_images(val) @ zeroshot.classifier(clip, val.classes, val.templates).T
-    assert zeroshot.top_k_accuracy(logits, val.labels) == pytest.approx(record["top1"])
+    val = load_images("bestiary")
+    logits = clip.embed_images(val) @ heads.classifier(clip, val.classes, val.templates).T
+    assert heads.top_k_accuracy(logits, val.labels) == pytest.approx(record["top1"])
 
 
 def test_the_same_seed_trains_the_same_model(small_web, tmp_path):
@@ -55,7 +57,7 @@ def test_resizing_is_that_of_the_evaluation():
     pictures = np.stack([np.asarray(Bestiary("val").image(i)) for i in range(4)])
     clip = models.load("RN50:random")
     ours = training.resized(pictures, clip.image_size).int()
-    theirs = clip.pixels(datasets.load("bestiary").subset(range(4))).int()
+    theirs = clip.pixels(load_images("bestiary").subset(range(4))).int()
     assert (ours - theirs).abs().max() <= 1  # Pillow and torch round differently
 
 
@@ -98,11 +100,11 @@ def test_a_pool_is_drawn_once_and_read_again(small_web):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_weights_reproduce_their_recorded_accuracy(name):
     record = training.records()[name]
-    model, val = models.load(name), datasets.load("bestiary")
-    weight, bias = zeroshot.head(model, val)
+    model, val = models.load(name), load_images("bestiary")
+    weight, bias = heads.head(model, val)
     logits = model.embed_images(val) @ weight.T + bias
     # one picture of 384 may fall on the other side of a decision on another processor
-    assert zeroshot.top_k_accuracy(logits, val.labels) == pytest.approx(record["top1"], abs=1.5 / len(val))
+    assert heads.top_k_accuracy(logits, val.labels) == pytest.approx(record["top1"], abs=1.5 / len(val))
 
 
 def test_shipped_accuracies_spread_over_forty_points():
@@ -146,16 +148,16 @@ def test_training_on_labels_lowers_the_loss_and_writes_weights_that_load(small_t
     assert losses[-1] < losses[0] < 1.3 * np.log(48)
     model = models.load(f"RN50-supervised:{tmp_path / 'zoo' / 'RN50-supervised.safetensors'}")
     assert model.objective == "supervised" and not model.unit_norm
-    val = datasets.load("bestiary")
+    val = load_images("bestiary")
     found = model.embed_images(val) @ model.head[0].T + model.head[1]
-    assert zeroshot.top_k_accuracy(found, val.labels) == pytest.approx(record["top1"])
+    assert heads.top_k_accuracy(found, val.labels) == pytest.approx(record["top1"])
 
 
 def test_fine_tuning_starts_from_the_zero_shot_classifier():
     model = classifiers.build("RN50", 48, True)
     training.start_from_zero_shot(model, "RN50")
-    clip, val = models.load("RN50"), datasets.load("bestiary").subset(range(48))
-    zero_shot = clip.embed_images(val) @ zeroshot.classifier(clip, val.classes, val.templates).T
+    clip, val = models.load("RN50"), load_images("bestiary").subset(range(48))
+    zero_shot = clip.embed_images(val) @ heads.classifier(clip, val.classes, val.templates).T
     with torch.inference_mode():
         found = model.eval()(clip.normalised(clip.pixels(val)))
     torch.testing.assert_close(found, clip.logit_scale * zero_shot, atol=1e-3, rtol=1e-3)
