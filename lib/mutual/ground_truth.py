@@ -89,7 +89,9 @@ def part_scores(label_maps: np.ndarray, counts: np.ndarray, parts: int, seed: in
     measures = {"purity": purity, "part_iou": part_iou}
     return {
         "the image": {name: 100 * measure(found) for name, measure in measures.items()},
-        "at random": {name: 100 * np.mean([measure(t) for t in by_chance], axis=0) for name, measure in measures.items()},
+        "at random": {
+            name: 100 * np.mean([measure(t) for t in by_chance], axis=0) for name, measure in measures.items()
+        },
     }
 
 

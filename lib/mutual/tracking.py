@@ -17,7 +17,6 @@ COUNTS = ("auc", "mi", "matches", "above_chance", "hit", "last_hit")  # what may
 TRUTHS = ("precision", "recall", "f1")
 
 
-
 def within_models(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Spearman's correlation of each count with each truth over the images of a model, averaged over the models.
 
