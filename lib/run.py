@@ -22,6 +22,7 @@ from lib import code, data, models, parameters, paths, provenance, store
 from lib.book import ledger
 from lib.errors import UserError, note
 from lib.given import Given
+from lib.models import Vision
 from lib.progress import progress
 from lib.show import cards, tables
 from lib.statistics import Estimate
@@ -114,7 +115,7 @@ class Run:
         """Whether every parameter that decides a result is as the notebook has it; the dataset may be another."""
         return all(v == self.defaults[k] for k, v in self.parameters.items() if k not in ("dataset", "device"))
 
-    def model(self, name: str | None = None) -> models.Vision:
+    def model(self, name: str | None = None) -> Vision:
         """A model, opened: by default the first of the run."""
         p = self.parameters
         return models.load(name or self.models[0], self.dataset, p["device"], p["seed"], p["precision"])
