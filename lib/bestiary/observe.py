@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from lib.bestiary.world import SHIFTS
+from lib.bestiary import SHIFTS
 from lib.given import Given
 from lib.models import heads
 

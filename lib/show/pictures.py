@@ -3,12 +3,16 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba_array
 from matplotlib.patches import Patch
 
 from lib.show.figures import panels
+
+
+# one for each part of an animal (Okabe & Ito, 2008, then grey and brown), and for each part that is found
+COLOURS = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#0072B2", "#CC79A7", "#999999", "#8C564B"]
 
 
 def grid(
@@ -27,9 +31,9 @@ def grid(
 
 def coloured(label_map: np.ndarray) -> np.ndarray:
     """A map of parts int [h, w] as colours float [h, w, 3]; -1 (no part) is white."""
-    colours = plt.get_cmap("Set2")(np.arange(8))[:, :3]
     label_map = np.asarray(label_map)
-    return np.where((label_map < 0)[..., None], 1.0, colours[np.clip(label_map, 0, None) % 8])
+    colours = to_rgba_array(COLOURS)[:, :3]
+    return np.where((label_map < 0)[..., None], 1.0, colours[np.clip(label_map, 0, None) % len(COLOURS)])
 
 
 def tinted(picture: object, label_map: np.ndarray, strength: float = 0.55) -> np.ndarray:
