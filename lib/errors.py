@@ -24,6 +24,12 @@ def nearest(name, known):
     return " Did you mean " + " or ".join(f"'{by_lower[c]}'" for c in close) + "?"
 
 
+def one_of(name, value, known):
+    """Raise UserError unless `value`, of the option `name`, is one of `known`: a sequence of str."""
+    if value not in known:
+        raise UserError(f"{name} is {value!r}; choose one of {', '.join(known)}.{nearest(value, known)}")
+
+
 def note(message):
     """One line for the person at the keyboard, on stderr, about something that did not stop the run."""
     print(message, file=sys.stderr, flush=True)

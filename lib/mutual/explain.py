@@ -1,273 +1,157 @@
 """Explains a CLIP's view of images: which descriptors its parts show, and which its class name stands for.
 
-The pipeline of the paper (section 3), a class at a time and batched within it: patch features -> foreground ->
-parts -> red-circle prompts -> descriptors by optimal transport. Each step is a pure function of `parts`,
-`prompts` and `matching`; here they meet a model and a dataset.
+The pipeline of the paper (section 3): parts (`finding`) -> candidates -> relevance -> descriptors by optimal transport
+(`matching`) beside the descriptors of the predicted class (`information`). Here the steps meet a model and images.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache, partial
 
 import numpy as np
 import torch
 
-from lib import store
-from lib.errors import UserError
-from lib.models import heads
-from lib.mutual import foreground, information, matching, prompts
-from lib.mutual import parts as part_finding
+from lib.data import ImageDataset
+from lib.models import Clip, heads
+from lib.mutual import information, matching
+from lib.mutual.finding import PART_METHODS, Parts, embed_parts, find, find_all, find_chunks, predictions
+from lib.mutual.options import Options
 
-PART_METHODS = ("pca", "kmeans")
-CHUNK = 512  # images whose parts are kept in one file: an interrupted run goes on from the last whole one
+__all__ = [
+    "PART_METHODS",
+    "Explanations",
+    "Named",
+    "Options",
+    "Parts",
+    "embed_parts",
+    "explain",
+    "find",
+    "find_all",
+    "language_scores",
+    "language_size",
+    "name_parts",
+    "predictions",
+]
+LARGE_BANK = 500  # descriptors: from there on the released notebook's 50 are a small part of the bank
+BATCH = 64  # images whose similarities with the whole bank are in memory together
 
 
 @dataclass
-class Parts:
-    """The parts that `find` finds in n images.
+class Named:
+    """The descriptors of n images by one part method.
 
-    embedded: float32 [n, parts, c], zero where an image does not show the part. present: bool [n, parts].
-    foreground: share of patches, float32 [n], 1 where none was found and the whole image stands in. label_maps:
-    int8 [n, h, w], -1 outside the parts, on the patch grid (at pixel level with a CRF); None if not asked for.
+    part_ids: int64 [n, parts, per_part], numbers into the bank, best first, -1 pads. vision_ids: int64
+    [n, parts x per_part], the same without repetition, most relevant to the image first. few_candidates: bool [n],
+    fewer candidate descriptors than parts, so that some parts share theirs or go without.
     """
 
-    embedded: torch.Tensor
-    present: torch.Tensor
-    foreground: torch.Tensor
-    label_maps: torch.Tensor | None
+    part_ids: torch.Tensor
+    vision_ids: torch.Tensor
+    few_candidates: np.ndarray
 
 
 @dataclass
 class Explanations:
     """What `explain` finds for n images.
 
-    vision_ids: part method -> int64 [n, parts x per_part], numbers into `bank`, most relevant to the image first,
-    -1 pads. part_ids: part method -> int64 [n, parts, per_part], the same by part, best first. language_scores:
-    float32 [classes, bank], similarity of class and descriptor texts. predicted, labels: int64 [n]. top5: bool [n].
-    foreground: share of patches, float32 [n], 1 where none was found and the whole image stands in. parts_shown:
-    part method -> int64 [n]. few_candidates: part method -> bool [n], fewer candidate descriptors than parts, so
-    that some parts share theirs or go without.
+    bank: the descriptors. named: part method -> `Named`. language_scores: float32 [classes, bank], similarity of class
+    and descriptor texts. predicted, labels: int64 [n]. top5: bool [n]. foreground: share of patches, float32 [n], 1
+    where none was found and the whole image stands in. parts_shown: part method -> int64 [n].
     """
 
-    bank: list
-    vision_ids: dict
-    part_ids: dict
+    bank: list[str]
+    named: dict[str, Named]
     language_scores: torch.Tensor
     predicted: np.ndarray
     labels: np.ndarray
     top5: np.ndarray
     foreground: np.ndarray
-    parts_shown: dict
-    few_candidates: dict
+    parts_shown: dict[str, np.ndarray]
 
-    def language_ids(self, top_u, classes=None):
+    def language_ids(self, top_u: int, classes: np.ndarray | None = None) -> np.ndarray:
         """The `top_u` descriptors nearest to each image's predicted class (or to `classes`): int64 [n, top_u]."""
         classes = self.predicted if classes is None else classes
         return information.language_concepts(self.language_scores, classes, top_u)
 
 
-def find_parts(features, mask, method, count, seed):
-    """Label maps int64 [B, h, w] of the foreground's parts by "pca" or "kmeans", -1 outside."""
-    if method == "pca":
-        return part_finding.pca_parts(features, mask, count)
-    if method == "kmeans":
-        return part_finding.kmeans_parts(features, mask, count, seed)
-    raise UserError(f"Parts by '{method}' were asked for; choose among {', '.join(PART_METHODS)}.")
+def explain(
+    clip: Clip,
+    images: ImageDataset,
+    options: Options = Options(),
+    seed: int = 0,
+    methods: tuple[str, ...] = PART_METHODS,
+) -> Explanations:
+    """Vision-side and language-side descriptors of every image. seed: of K-means.
 
-
-def cut_out(label_maps, outline):
-    """Label maps int64 [B, h, w] at pixel level, -1 outside the `outline` bool [B, S, S]: int64 [B, S, S]."""
-    grown = torch.nn.functional.interpolate(label_maps[:, None].float(), outline.shape[1:])[:, 0].long()
-    return grown.masked_fill(~outline, -1)
-
-
-def embed_parts(clip, pixels, label_maps, count, batch_size=256):
-    """Joint embedding of each part: the mean over the three red-circle variants (appendix F).
-
-    pixels uint8 [B, 3, S, S], label_maps int [B, h, w] -> float32 [B, count, c], bool [B, count] (part is shown).
+    A chunk of whole classes at a time, so that memory does not grow with the images. Raises UserError when the images
+    have no descriptors.
     """
-    drawn, image_index, part_index = prompts.red_circles(pixels, label_maps)
-    embedded = clip.embed_pixels(drawn.flatten(0, 1), batch_size).view(*drawn.shape[:2], -1).mean(1)
-    return matching.by_image(embedded, image_index, part_index, len(pixels), count)
+    images.require_descriptors(every_class=False)
+    embedded = clip.embed_images(images)
+    logits = embedded @ heads.classifier(clip, images.classes, images.templates).T
+    order, pieces, shown, share = [], {m: [] for m in methods}, {m: [] for m in methods}, []
+    for indices, found in find_chunks(clip, images, options, methods, seed):
+        order.append(indices)
+        share.append(found[methods[0]].foreground)
+        for method, of in found.items():
+            pieces[method].append(name_parts(clip, images, of, options, embedded[torch.from_numpy(indices)]))
+            shown[method].append(of.present.sum(1).numpy())
+    back = np.argsort(np.concatenate(order))
+    return Explanations(
+        bank=images.bank,
+        named={method: _joined(of, back) for method, of in pieces.items()},
+        language_scores=language_scores(clip, images),
+        predicted=logits.argmax(1).cpu().numpy(),
+        labels=np.asarray(images.labels),
+        top5=heads.top_k_hits(logits, images.labels, min(5, len(images.classes))).cpu().numpy(),
+        foreground=torch.cat(share).numpy()[back],
+        parts_shown={method: np.concatenate(of)[back] for method, of in shown.items()},
+    )
 
 
-def find(clip, data, method="kmeans", parts=5, **options):
-    """The parts of every image of `data` and their embeddings: `Parts`. Options as in `find_all`."""
-    return find_all(clip, data, (method,), parts, **options)[method]
-
-
-def find_all(
-    clip,
-    data,
-    methods=PART_METHODS,
-    parts=5,
-    setting=None,
-    scope="class",
-    components="released",
-    group="label",
-    crf=False,
-    seed=0,
-    batch_size=256,
-    keep_maps=True,
-):
-    """The parts of every image by each method, dict of method to `Parts`, kept in the cache.
-
-    keep_maps: False leaves the label maps out. The other options are those of `explain`.
-    """
-    if group not in ("label", "predicted"):
-        raise UserError(f"Images were to be grouped by '{group}'; choose 'label' or 'predicted'.")
-    setting = setting or foreground.setting_of(clip)
-    labels = data.labels if group == "label" else predictions(clip, data, batch_size)
-    about = {"setting": setting, "parts": parts, "scope": scope, "components": components, "crf": crf}
-    found = {method: {} for method in methods}
-    for members in _chunks(foreground.groups(labels)):
-        every = np.concatenate(members)
-        key = {"kind": "parts", "model": clip.decides, **about, "n": len(every)}
-        key |= {"images": data.subset(every).fingerprint, "groups": store.digest({"sizes": [*map(len, members)]})}
-        where = (setting, scope, components, crf)
-        for method, chunk in _find_chunk(clip, data, members, methods, key, where, parts, seed, batch_size).items():
-            for name in chunk if keep_maps else chunk.keys() - {"label_maps"}:
-                values = chunk[name]
-                found[method].setdefault(name, values.new_zeros(len(data), *values.shape[1:]))[every] = values
-    return {
-        method: Parts(v["embedded"], v["present"], v["foreground"], v.get("label_maps")) for method, v in found.items()
-    }
-
-
-def _find_chunk(clip, data, members, methods, key, where, parts, seed, batch_size):
-    """What `Parts` holds of some groups, by each method, from the cache or found now: dict of method to tensors."""
-
-    @lru_cache(len(members) if len(methods) > 1 else 1)  # the methods share what is read of a group
-    def read(k):
-        return _read_group(clip, data, members[k], *where)
-
-    def compute(method):
-        rows = [_find_group(clip, *read(k), method, parts, seed, batch_size) for k in range(len(members))]
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-
-    found = {}
-    for method in methods:
-        by = {"method": method, "seed": seed if method == "kmeans" else None}
-        found[method] = store.tensors(key | by, partial(compute, method))
-    return found
-
-
-def _read_group(clip, data, members, setting, scope, components, crf):
-    """What all methods start from: the pixels of a group, its patch features, its foreground, and that as pixels."""
-    pixels = clip.pixels(data.image(i) for i in members)
-    features, mask = foreground.masks(clip, pixels, setting, scope, components)
-    return pixels, features, mask, part_finding.dense_crf(pixels, mask) if crf else None
-
-
-def _find_group(clip, pixels, features, mask, outline, method, parts, seed, batch_size):
-    """What `Parts` holds of the images of one group, a dict of tensors."""
-    label_maps = find_parts(features, mask, method, parts, seed)
-    if outline is not None:
-        label_maps = cut_out(label_maps, outline)
-    embedded, present = embed_parts(clip, pixels, label_maps, parts, batch_size)
-    share = mask.float().mean((1, 2))
-    return {"embedded": embedded, "present": present, "foreground": share, "label_maps": label_maps.to(torch.int8)}
-
-
-def _chunks(groups):
-    """Groups put together until they hold `CHUNK` images: a list of lists."""
-    found, size = [], CHUNK
-    for members in groups:
-        if size >= CHUNK:
-            found.append([])
-            size = 0
-        found[-1].append(members)
-        size += len(members)
-    return found
-
-
-def predictions(clip, data, batch_size=256):
-    """The zero-shot class of each image: int64 [n]."""
-    by_class = heads.classifier(clip, data.classes, data.templates)
-    return (clip.embed_images(data, batch_size=batch_size) @ by_class.T).argmax(1).cpu().numpy()
+def _joined(pieces: list[Named], order: np.ndarray) -> Named:
+    ids = [torch.cat(of)[order] for of in zip(*((p.part_ids, p.vision_ids) for p in pieces), strict=True)]
+    return Named(*ids, np.concatenate([p.few_candidates for p in pieces])[order])
 
 
 def name_parts(
-    clip,
-    data,
-    found,
-    method="transport",
-    per_part=3,
-    top=500,
-    candidate_rule="intersection",
-    relevance_rule="released",
-    offset=0.02,
-    batch_size=64,
-):
-    """The descriptors of each of the `Parts` found in `data`: see `matching.match` for the options.
+    clip: Clip,
+    images: ImageDataset,
+    found: Parts,
+    options: Options = Options(),
+    embedded: torch.Tensor | None = None,
+) -> Named:
+    """The descriptors of each of the parts `found` in `images`.
 
-    Returns part ids int64 [n, parts, per_part] and vision ids int64 [n, parts x per_part], both as in
-    `Explanations`, and bool [n]: fewer candidates than parts. Raises UserError when the data have no descriptors.
+    embedded: float32 [n, c] of the images that `found` is about, by default all of `images`. Raises UserError when the
+    images have no descriptors.
     """
-    data.require_descriptors(every_class=False)
-    bank = data.bank
-    concepts = clip.embed_texts([data.descriptor_prompt.format(text) for text in bank])
-    fits = clip.embed_images(data) @ clip.embed_texts(bank).T
-    rules, per_part = (candidate_rule, relevance_rule, offset), min(per_part, len(bank))
-    part_ids, vision_ids, few = [], [], []
-    for start in range(0, len(data), batch_size):
-        chunk = slice(start, start + batch_size)
-        similarity, present = found.embedded[chunk].to(clip.device) @ concepts.T, found.present[chunk].to(clip.device)
-        ids = matching.match(similarity, fits[chunk], present, method, per_part, top, *rules)
-        candidates = matching.candidates(similarity, present, top, candidate_rule)
-        candidates = matching.relevant(fits[chunk], candidates, relevance_rule, offset)
+    images.require_descriptors(every_class=False)
+    concepts = clip.embed_texts([images.descriptor_prompt.format(text) for text in images.bank])
+    fit = (clip.embed_images(images) if embedded is None else embedded) @ clip.embed_texts(images.bank).T
+    per_part, part_ids, vision_ids, few = min(options.per_part, len(images.bank)), [], [], []
+    for start in range(0, len(fit), BATCH):
+        chunk = slice(start, start + BATCH)
+        present = found.present[chunk].to(clip.device)
+        similarity = found.embedded[chunk].to(clip.device) @ concepts.T
+        candidate = matching.candidates(similarity, present, options.top, options.candidates)
+        candidate = matching.relevant(fit[chunk], candidate, options.relevance)
+        ids = matching.match(similarity, present, candidate, options.matching, per_part)
         part_ids.append(ids.cpu())
-        vision_ids.append(matching.vision_concepts(ids, fits[chunk]).cpu())
-        few.append((candidates.sum(1) < present.sum(1)).cpu())
-    return torch.cat(part_ids), torch.cat(vision_ids), torch.cat(few).numpy()
+        vision_ids.append(matching.vision_concepts(ids, fit[chunk]).cpu())
+        few.append((candidate.sum(1) < present.sum(1)).cpu())
+    return Named(torch.cat(part_ids), torch.cat(vision_ids), torch.cat(few).numpy())
 
 
-def explain(
-    clip,
-    data,
-    part_methods=PART_METHODS,
-    parts=5,
-    per_part=3,
-    setting=None,
-    scope="class",
-    components="released",
-    matching_method="transport",
-    top=500,
-    candidate_rule="intersection",
-    relevance_rule="released",
-    offset=0.02,
-    group="label",
-    crf=False,
-    seed=0,
-    batch_size=256,
-):
-    """Vision-side and language-side descriptors of every image of `data`: `Explanations`.
+def language_scores(clip: Clip, images: ImageDataset) -> torch.Tensor:
+    """Similarity of each class's text and each descriptor's, on the CPU: float32 [classes, bank]."""
+    by_class = heads.classifier(clip, images.classes, images.templates)
+    return (by_class @ clip.embed_texts([images.descriptor_prompt.format(text) for text in images.bank]).T).cpu()
 
-    `setting`: where the foreground is read (None: `foreground.setting_of`). `group`: images that are decomposed
-    together share their "label" (released code) or the model's prediction ("predicted", which needs no labels).
-    `crf`: cut the parts to the foreground's outline at pixel level (`parts.dense_crf`; the released code does). The
-    other options are those of `parts`, `prompts` and `matching`; the defaults are the released notebook's. Raises
-    UserError when the data have no descriptors.
+
+def language_size(images: ImageDataset, top_u: int = 0) -> int:
+    """How many descriptors the language side lists (M): `top_u`, or for 0 the default of this bank; never the whole.
+
+    50 in the released notebook, for a bank of thousands. A small bank would be half used up by 50: there it is the
+    number of descriptors that an average class has.
     """
-    data.require_descriptors(every_class=False)
-    by_class = heads.classifier(clip, data.classes, data.templates)
-    concepts = clip.embed_texts([data.descriptor_prompt.format(text) for text in data.bank])
-    scores = clip.embed_images(data, batch_size=batch_size) @ by_class.T
-    rules = {"top": top, "candidate_rule": candidate_rule, "relevance_rule": relevance_rule, "offset": offset}
-    where = {"setting": setting, "scope": scope, "components": components, "group": group, "crf": crf}
-    ids, by_part, shown, few = {}, {}, {}, {}
-    every = find_all(clip, data, part_methods, parts, **where, seed=seed, batch_size=batch_size, keep_maps=False)
-    for name, found in every.items():
-        by_part[name], ids[name], few[name] = name_parts(clip, data, found, matching_method, per_part, **rules)
-        shown[name] = found.present.sum(1).numpy()
-    return Explanations(
-        bank=data.bank,
-        vision_ids=ids,
-        part_ids=by_part,
-        language_scores=(by_class @ concepts.T).cpu(),
-        predicted=scores.argmax(1).cpu().numpy(),
-        labels=np.asarray(data.labels),
-        top5=heads.top_k_hits(scores, data.labels, min(5, len(data.classes))).cpu().numpy(),
-        foreground=found.foreground.numpy(),
-        parts_shown=shown,
-        few_candidates=few,
-    )
+    average = round(float(np.mean([len(texts) for texts in images.descriptors])))
+    return min(top_u or (50 if len(images.bank) >= LARGE_BANK else average), len(images.bank))

@@ -1,42 +1,46 @@
-"""Where in a model the foreground is read, and how well it finds the animal.
+"""Where in a model the foreground is read, and how well it finds the object.
 
 The paper chose its features by localisation (appendix A.1) and its code warns that the component has to be checked
-for each kind of feature. `python -m lib.mutual.foreground` makes that choice for the miniatures, on the train split
-and never on val, and writes it to data/models.csv with its score.
+for each kind of feature. scripts/choose_foreground.py makes that choice for the miniatures, on the train split and
+never on val, and writes it to data/models.csv.
 """
 
-import itertools
-import sys
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from lib import models
-from lib.data import load as load_images
+from lib.data import ImageDataset
+from lib.errors import UserError, one_of
+from lib.models import Clip
 from lib.mutual import parts
-from lib.paths import DATA
 
 GROUP = 50  # images that share one decomposition; a class folder of ImageNet's validation set holds 50
-FEATURES = {"ViT": ("tokens", "keys", "values"), "ResNet": ("tokens",), "ConvNeXt": ("tokens",)}
-LAYERS = (-1, -2)
 RELEASED = {"feature": "tokens", "layer": "-1", "method": "svd", "component": "1"}
 
 
-def setting_of(clip, published=False):
-    """Where the foreground is read: dict of feature, layer, method and component, from data/models.csv.
+def setting_of(clip: Clip, foreground: str = "default") -> dict[str, Any]:
+    """Where the foreground is read: feature, layer, method and component, from data/models.csv.
 
-    At the paper's scale, and with `published`, what the released notebook does: last-layer tokens, second singular
-    vector. For a miniature, the setting that localised best on the train split.
+    foreground "default": for a miniature, the setting that localised best on the train split; else "published": what
+    the released notebook does, last-layer tokens and their second singular vector. "keys_no_bias": the default with
+    the keys' bias left out, as the released code does. Raises UserError where the default does not read keys.
     """
-    kind = "mini" if clip.miniature and not published and clip.row.get("mini_feature") else "foreground"
+    one_of("foreground", foreground, ("default", "published", "keys_no_bias"))
+    mini = clip.miniature and foreground != "published" and clip.row.get("mini_feature")
+    kind = "mini" if mini else "foreground"
     found = {key: clip.row.get(f"{kind}_{key}") or default for key, default in RELEASED.items()}
-    return found | {"layer": int(found["layer"]), "component": int(found["component"])}
+    if foreground == "keys_no_bias" and found["feature"] != "keys":
+        raise UserError(f"{clip.name} reads its foreground from {found['feature']}, so there is no keys' bias to omit.")
+    feature = "keys_no_bias" if foreground == "keys_no_bias" else found["feature"]
+    return found | {"feature": feature, "layer": int(found["layer"]), "component": int(found["component"])}
 
 
-def groups(labels, size=GROUP):
-    """Indices of the images that are decomposed together: a list of int arrays, one class each, `size` at most."""
+def groups(labels: np.ndarray, size: int = GROUP) -> list[np.ndarray]:
+    """Indices of the images that are decomposed together: int64 arrays, one class each, `size` at most."""
     found = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -44,71 +48,45 @@ def groups(labels, size=GROUP):
     return found
 
 
-def masks(clip, pixels, setting, scope="class", components="released"):
-    """Foreground of the images of one group: features [B, P, C], bool [B, h, w].
-
-    `setting` as from `setting_of`; `scope` and `components` as in `parts.foreground`.
-    """
-    features, grid = clip.patch_features(pixels, setting["feature"], setting["layer"])
-    return features, mask_of(features, grid, setting, scope, components)
-
-
-def mask_of(features, grid, setting, scope="class", components="released"):
-    """Foreground bool [B, h, w] from patch features [B, P, C], by the setting's method and component."""
-    return parts.foreground(features, grid, setting["component"], scope, setting["method"], components)
+def masks(
+    clip: Clip, pixels: Tensor, where: dict[str, Any], spectral: str = "class", components: str = "released"
+) -> tuple[Tensor, Tensor]:
+    """Patch features [B, P, C] and foreground bool [B, h, w] of the images of one group; where: of `setting_of`."""
+    features, grid = clip.patch_features(pixels, where["feature"], where["layer"])
+    return features, mask_of(features, grid, where, spectral, components)
 
 
-def intersection_over_union(found, truth):
+def mask_of(
+    features: Tensor,
+    grid: tuple[int, int],
+    where: dict[str, Any],
+    spectral: str = "class",
+    components: str = "released",
+) -> Tensor:
+    """Foreground bool [B, h, w] from patch features [B, P, C], by the method and component of `where`."""
+    return parts.foreground(features, grid, where["component"], spectral, where["method"], components)
+
+
+# --- against the truth
+
+
+def animals(images: ImageDataset, indices: Sequence[int] | np.ndarray) -> Tensor:
+    """True masks of the animals, all parts together: bool [n, H, W] (bestiary only)."""
+    return torch.stack([torch.from_numpy(np.any(list(images.part_masks(i).values()), axis=0)) for i in indices])
+
+
+def intersection_over_union(found: Tensor, truth: Tensor) -> np.ndarray:
     """Overlap of masks bool [n, h, w] with true masks bool [n, H, W], both scaled to H x W: float [n]."""
     found = F.interpolate(found[:, None].float(), truth.shape[1:])[:, 0].bool().cpu()
     return ((found & truth).sum((1, 2)) / (found | truth).sum((1, 2)).clamp(min=1)).numpy()
 
 
-def animals(data, indices):
-    """True masks of the animals, all parts together: bool [n, H, W] (bestiary only)."""
-    return torch.stack([torch.from_numpy(np.any(list(data.part_masks(i).values()), axis=0)) for i in indices])
-
-
-def localisation(clip, data, setting, **options):
+def localisation(
+    clip: Clip, images: ImageDataset, where: dict[str, Any], spectral: str = "class", components: str = "released"
+) -> np.ndarray:
     """Intersection over union of the foreground with the true animal, image by image: float [n] (bestiary only)."""
-    found = np.zeros(len(data))
-    for members in groups(data.labels):
-        _, mask = masks(clip, clip.pixels(data.image(i) for i in members), setting, **options)
-        found[members] = intersection_over_union(mask, animals(data, members))
+    found = np.zeros(len(images))
+    for members in groups(images.labels):
+        _, mask = masks(clip, clip.pixels(images.image(i) for i in members), where, spectral, components)
+        found[members] = intersection_over_union(mask, animals(images, members))
     return found
-
-
-def candidates(family):
-    """The settings that are tried for a family: list of dicts."""
-    tried = itertools.product(FEATURES[family], LAYERS, ("svd", "pca"), (0, 1))
-    return [dict(zip(RELEASED, t, strict=True)) for t in tried]
-
-
-def choose(clip, data):
-    """Mean localisation of every candidate setting, best first: DataFrame with a column `iou`."""
-    tried, scores = candidates(clip.family), []
-    for members in groups(data.labels):
-        pixels, truth = clip.pixels(data.image(i) for i in members), animals(data, members)
-        read = {key: clip.patch_features(pixels, *key) for key in {(s["feature"], s["layer"]) for s in tried}}
-        found = [mask_of(*read[s["feature"], s["layer"]], s) for s in tried]
-        scores.append(np.stack([intersection_over_union(mask, truth) for mask in found], axis=1))
-    table = pd.DataFrame(tried).assign(iou=np.concatenate(scores).mean(0))
-    return table.sort_values("iou", ascending=False, ignore_index=True)
-
-
-def main(names=()):
-    """Choose for the miniatures `names` (default: all of data/models.csv) and write the choice there."""
-    data = load_images("bestiary", split="train", images=384)
-    path = DATA / "models.csv"
-    for name in names or models.catalogue().index:
-        best = choose(models.load(name), data).iloc[0]
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("name")
-        for key in RELEASED:
-            rows.loc[name, f"mini_{key}"] = str(best[key])
-        rows.loc[name, "mini_localisation"] = f"{best['iou']:.3f}"
-        rows.to_csv(path)
-        print(name, *rows.loc[name, rows.columns.str.startswith("mini_")])
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

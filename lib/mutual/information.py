@@ -22,33 +22,34 @@ taken from the same table. A single match says nothing, since each side then hol
 All in nats. Ids are integers; lists are padded with -1 at their end.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 
-from lib.errors import UserError
+from lib.errors import UserError, one_of
 
-MEASURES = ("released", "definition", "consistent")
+READINGS = ("released", "definition", "consistent")
 REMOVALS = ("dummy", "drop")
 
 
-def information(n, m, k, measure="released"):
+def shared_information(n: Any, m: Any, k: Any, information: str = "released") -> np.ndarray:
     """Information in nats of lists of n and m descriptors with k in common, elementwise; 0 where k is 0.
 
     "released" ln(n·m·k), "definition" ln(n·m/k), "consistent" ln k: see the top of this module.
     """
-    if measure not in MEASURES:
-        raise UserError(f"Information measure '{measure}' is unknown; choose one of {', '.join(MEASURES)}.")
+    one_of("information", information, READINGS)
     n, m, k = np.broadcast_arrays(*(np.asarray(_array(x), dtype=float) for x in (n, m, k)))
     if (k < 0).any() or (k > np.minimum(n, m)).any():
         raise UserError("The overlap k must lie between 0 and the length of the shorter list; check the counts.")
     some = k > 0
     log_n, log_m, log_k = (np.log(np.where(some, x, 1)) for x in (n, m, k))
-    if measure == "released":
+    if information == "released":
         return log_n + log_m + log_k
-    return log_n + log_m - log_k if measure == "definition" else log_k
+    return log_n + log_m - log_k if information == "definition" else log_k
 
 
-def language_concepts(scores, classes, top_u):
+def language_concepts(scores: Any, classes: Any, top_u: int) -> np.ndarray:
     """The descriptors nearest to each image's class name, nearest first.
 
     scores [classes, D] (class text and descriptor text), classes int [B] (the predicted class of each image)
@@ -66,7 +67,7 @@ def language_concepts(scores, classes, top_u):
     return nearest[_array(classes)]
 
 
-def matches(vision_ids, language_ids):
+def matches(vision_ids: Any, language_ids: Any) -> np.ndarray:
     """Which vision-side descriptors the language side has too: [B, N], [B, M] -> bool [B, N]."""
     vision, language = _lists(vision_ids, "vision"), _lists(language_ids, "language")
     if len(vision) != len(language):
@@ -77,13 +78,13 @@ def matches(vision_ids, language_ids):
     return ((vision[:, :, None] == language[:, None, :]) & (vision >= 0)[:, :, None]).any(axis=2)
 
 
-def overlap_counts(vision_ids, language_ids):
+def overlap_counts(vision_ids: Any, language_ids: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lengths of both lists and of their overlap for each image: (n, m, k), each int [B]."""
     k = matches(vision_ids, language_ids).sum(axis=1)
     return (_array(vision_ids) >= 0).sum(axis=1), (_array(language_ids) >= 0).sum(axis=1), k
 
 
-def last_hit(vision_ids, language_ids):
+def last_hit(vision_ids: Any, language_ids: Any) -> np.ndarray:
     """Rank (from 1) of the last vision-side descriptor that the language side has too; 0 if none: int [B].
 
     That many descriptors must be removed until a "released" curve is 0, so that AUC mostly measures this.
@@ -92,25 +93,26 @@ def last_hit(vision_ids, language_ids):
     return (hits * np.arange(1, hits.shape[1] + 1)).max(axis=1, initial=0)
 
 
-def curves(vision_ids, language_ids, measure="released", removal="dummy"):
+def curves(
+    vision_ids: Any, language_ids: Any, information: str = "released", removal: str = "dummy"
+) -> np.ndarray:
     """Information of each image as its descriptors are taken away, most relevant first.
 
     [B, N], [B, M] -> float64 [B, N + 1]: entry i after i removals, the first with the full list, nan beyond
     the end of an image's list. "dummy" (released code) overwrites a removed descriptor, so that the list
     keeps its length; "drop" (the paper's words) shortens it. Paper section 3.3.
     """
-    if removal not in REMOVALS:
-        raise UserError(f"Removal '{removal}' is unknown; choose 'dummy' or 'drop'.")
+    one_of("removal", removal, REMOVALS)
     hits = matches(vision_ids, language_ids)
     n, m, _ = overlap_counts(vision_ids, language_ids)
     removed = np.arange(hits.shape[1] + 1)
     left = np.maximum(n[:, None] - removed, 0)
     k = np.pad(np.cumsum(hits[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
-    values = information(left if removal == "drop" else n[:, None], m[:, None], k, measure)
+    values = shared_information(left if removal == "drop" else n[:, None], m[:, None], k, information)
     return np.where(removed <= n[:, None], values, np.nan)
 
 
-def padded(image_curves, length=None):
+def padded(image_curves: np.ndarray, length: int | None = None) -> np.ndarray:
     """Curves filled with zeros beyond their end.
 
     [B, N + 1] -> [B, length], by default as long as the longest list of descriptors needs. AUC depends on
@@ -125,7 +127,7 @@ def padded(image_curves, length=None):
     return np.pad(filled, ((0, 0), (0, length - filled.shape[1])))
 
 
-def image_scores(image_curves, length=None):
+def image_scores(image_curves: np.ndarray, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """MI (first point) and AUC of each image's padded curve: (float64 [B], float64 [B]).
 
     Their means over images are the MI and the AUC of the mean curve: resample these to get intervals.
@@ -134,21 +136,44 @@ def image_scores(image_curves, length=None):
     return values[:, 0], values.mean(axis=1)
 
 
-def mean_curve(image_curves, length=None):
-    """Mean of the padded curves, [B, N + 1] -> [length]; its first point is a data set's MI (Table 3)."""
-    return padded(image_curves, length).mean(axis=0)
-
-
-def auc(curve):
+def auc(curve: np.ndarray) -> np.ndarray:
     """ "Area" under a curve as published: the plain mean of its points, along the last axis."""
     return np.asarray(curve, dtype=float).mean(axis=-1)
 
 
-def _array(values):
+def matches_by_class(vision_ids: Any, language_ids: Any, bank: int) -> np.ndarray:
+    """How many of each image's descriptors each class's list has too.
+
+    [B, N], [classes, M], size of the bank -> int64 [B, classes].
+    """
+    vision, language = _lists(vision_ids, "vision"), _lists(language_ids, "language")
+    listed = np.zeros((len(language), bank + 1), np.int64)
+    np.put_along_axis(listed, language, 1, axis=1)
+    return np.stack([listed[:, image].sum(1) for image in np.where(vision < 0, bank, vision)])
+
+
+# --- what chance gives
+
+
+def wrong_classes(predicted: np.ndarray, classes: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """For each image `draws` classes that were not predicted: int64 [draws, B]."""
+    return (predicted + rng.integers(1, classes, (draws, len(predicted)))) % classes
+
+
+def random_lists(ids: Any, bank: int, rng: np.random.Generator) -> np.ndarray:
+    """Each image's list replaced by as many distinct descriptors drawn from the bank: int64 like `ids`, -1 pads."""
+    ids = _array(ids)
+    drawn = np.stack([rng.choice(bank, min(ids.shape[1], bank), replace=False) for _ in ids])
+    # a bank smaller than the lists leaves places empty
+    drawn = np.pad(drawn, ((0, 0), (0, ids.shape[1] - drawn.shape[1])), constant_values=-1)
+    return np.where(ids >= 0, drawn, -1)
+
+
+def _array(values: Any) -> np.ndarray:
     return torch.as_tensor(values).cpu().numpy()
 
 
-def _lists(ids, side):
+def _lists(ids: Any, side: str) -> np.ndarray:
     ids = _array(ids)
     if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
         raise UserError(

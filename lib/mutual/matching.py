@@ -1,67 +1,58 @@
 """From parts to descriptors: candidates, relevance filter, optimal transport, an image's list of concepts.
 
-B images, L parts (an image may show fewer: `present` says which), D descriptors of the bank. An image's lists
-are padded with -1.
+B images, L parts (an image may show fewer: `present` says which), D descriptors of the bank. An image's lists are
+padded with -1. fit [B, D] is the cosine of the whole image and each descriptor.
 """
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from lib.errors import UserError
+from lib.errors import UserError, one_of
 
 SCORE_SCALE = 2.5  # CLIPScore's constant, which the released code applies before the transport
 METHODS = ("transport", "centred", "nearest", "top")
 
 
-def by_image(rows, image_index, part_index, images, parts):
-    """Arrange rows by image and part.
-
-    rows [m, ...], image_index [m], part_index [m] -> [images, parts, ...], zero where an image does not show
-    a part, and present bool [images, parts].
-    """
-    image_index, part_index = image_index.to(rows.device), part_index.to(rows.device)
-    padded = rows.new_zeros(images, parts, *rows.shape[1:])
-    padded[image_index, part_index] = rows
-    present = torch.zeros(images, parts, dtype=torch.bool, device=rows.device)
-    present[image_index, part_index] = True
-    return padded, present
-
-
-def candidates(similarity, present, top=500, rule="intersection"):
+def candidates(similarity: Tensor, present: Tensor, top: int = 500, candidates: str = "intersection") -> Tensor:
     """Descriptors among the `top` most similar of every part, or of any.
 
-    similarity [B, L, D], present bool [B, L] -> bool [B, D]; `top` beyond D takes all. Rule "intersection":
-    every part of the image (released code); "union": any (the paper mentions no intersection).
+    similarity [B, L, D], present bool [B, L] -> bool [B, D]; `top` beyond D takes all. candidates "intersection":
+    of every part of the image (released code); "union": of any (the paper mentions no intersection).
     """
-    if rule not in ("intersection", "union"):
-        raise UserError(f"Candidate rule '{rule}' is unknown; choose 'intersection' or 'union'.")
+    one_of("candidates", candidates, ("intersection", "union"))
     if top < 1:
         raise UserError(f"top = {top} was given; expected at least 1 candidate for each part.")
     best = similarity.topk(min(top, similarity.shape[2]), dim=2).indices
     in_top = torch.zeros_like(similarity, dtype=torch.bool).scatter_(2, best, True)
-    if rule == "union":
+    if candidates == "union":
         return (in_top & present[..., None]).any(dim=1)
     return (in_top | ~present[..., None]).all(dim=1) & present.any(dim=1, keepdim=True)
 
 
-def relevant(relevance, candidate, rule="released", offset=0.02):
+def relevant(fit: Tensor, candidate: Tensor, relevance: str = "released", offset: float = 0.02) -> Tensor:
     """Candidates that fit the whole image, relative to the image's other candidates.
 
-    relevance [B, D] (cosine of image and descriptor), candidate bool [B, D] -> bool [B, D]. "released": above
-    their mean minus `offset`; "paper" (footnote 3): above their median plus `offset`; "none": all.
+    fit [B, D], candidate bool [B, D] -> bool [B, D]. relevance "released": above their mean minus `offset`; "paper"
+    (footnote 3): above their median plus `offset`; "none": all.
     """
-    if rule not in ("released", "paper", "none"):
-        raise UserError(f"Relevance rule '{rule}' is unknown; choose 'released', 'paper' or 'none'.")
-    if rule == "none":
+    one_of("relevance", relevance, ("released", "paper", "none"))
+    if not torch.isfinite(fit).all():
+        raise UserError("The fit contains NaN or infinite values; check the weights and the precision.")
+    if relevance == "none":
         return candidate
-    values = relevance.masked_fill(~candidate, torch.nan)
-    if rule == "released":
+    values = fit.masked_fill(~candidate, torch.nan)
+    if relevance == "released":
         threshold = values.nanmean(dim=1, keepdim=True) - offset
     else:
         threshold = values.nanquantile(0.5, dim=1, keepdim=True) + offset
-    return candidate & (relevance > threshold)
+    return candidate & (fit > threshold)
 
 
-def sinkhorn(similarity, present, candidate, temperature=1.0, rounds=1000):
+def sinkhorn(
+    similarity: Tensor, present: Tensor, candidate: Tensor, temperature: float = 1.0, rounds: int = 1000
+) -> Tensor:
     """Transport plan between parts and candidates: columns sum to 1, rows to (candidates / parts).
 
     similarity [B, L, K], present bool [B, L], candidate bool [B, K] -> float64 [B, L, K], zero outside. One
@@ -92,95 +83,113 @@ def sinkhorn(similarity, present, candidate, temperature=1.0, rounds=1000):
 
 
 def match(
-    similarity,
-    relevance,
-    present,
-    method="transport",
-    per_part=3,
-    top=500,
-    candidate_rule="intersection",
-    relevance_rule="released",
-    offset=0.02,
-    temperature=1.0,
-    rounds=1000,
-):
+    similarity: Tensor,
+    present: Tensor,
+    candidate: Tensor,
+    matching: str = "transport",
+    per_part: int = 3,
+    temperature: float = 1.0,
+    rounds: int = 1000,
+) -> Tensor:
     """The descriptors of each part.
 
-    similarity [B, L, D] (part and descriptor), relevance [B, D] (whole image and descriptor), present bool
-    [B, L] -> int64 [B, L, per_part], best first, -1 where there is none. Methods: "transport" (published),
-    "centred" (ranks candidates by the similarity minus its mean over the parts, which is what the transport
-    amounts to at temperature 1), "nearest" (the most similar of the candidates), "top" (the most similar of the
-    whole bank; no candidates, no filter). With one part the transport gives all candidates the same mass: they are
-    ranked by similarity. An image whose parts share no candidate has no concept. Raises UserError for NaN, unknown
-    options, shapes that do not fit.
+    similarity [B, L, D] (part and descriptor), present bool [B, L], candidate bool [B, D] (from `candidates` and
+    `relevant`) -> int64 [B, L, per_part], best first, -1 where there is none. matching: "transport" (published),
+    "centred" (ranks candidates by the similarity minus its mean over the parts, which is what the transport amounts to
+    at temperature 1), "nearest" (the most similar of the candidates), "top" (the most similar of the whole bank). With
+    one part the transport gives all candidates the same mass: they are ranked by similarity. An image whose parts share
+    no candidate has no concept. Raises UserError for NaN, an unknown matching, shapes that do not fit.
     """
-    _require(similarity, relevance, present, per_part)
-    if method not in METHODS:
-        raise UserError(f"Matching method '{method}' is unknown; choose one of {', '.join(METHODS)}.")
-    if method == "top":
+    one_of("matching", matching, METHODS)
+    _require(similarity, present, candidate, per_part)
+    if matching == "top":
         return _best(similarity, present[..., None].expand_as(similarity), per_part)
-    candidate = relevant(relevance, candidates(similarity, present, top, candidate_rule), relevance_rule, offset)
     ids, filled = _gather_ids(candidate)
     if ids.shape[1] == 0:
         return ids.new_full((*present.shape, per_part), -1)
     score = similarity.gather(2, ids[:, None].expand(-1, similarity.shape[1], -1)).double()
-    if method == "transport":
+    shown = present.sum(dim=1)[:, None, None]
+    if matching == "transport":
         ranked = sinkhorn(score, present, filled, temperature, rounds)
-    elif method == "nearest":
-        ranked = score
+    elif matching == "centred":
+        ranked = score - (score * present[..., None]).sum(dim=1, keepdim=True) / shown.clamp(min=1)
     else:
-        shown = present.sum(dim=1)[:, None, None].clamp(min=1)
-        ranked = score - (score * present[..., None]).sum(dim=1, keepdim=True) / shown
-    alone = (present.sum(dim=1) == 1)[:, None, None]
-    ranked = torch.where(alone, score, ranked)
-    best = _best(ranked, present[:, :, None] & filled[:, None, :], per_part)
+        ranked = score
+    best = _best(torch.where(shown == 1, score, ranked), present[:, :, None] & filled[:, None, :], per_part)
     found = ids[:, None].expand(-1, best.shape[1], -1).gather(2, best.clamp(min=0))
     return torch.where(best >= 0, found, -1)
 
 
-def vision_concepts(top_ids, relevance):
+def vision_concepts(part_ids: Tensor, fit: Tensor) -> Tensor:
     """The image's distinct descriptors, most relevant to the whole image first.
 
-    top_ids int64 [B, L, per_part] from `match`, relevance [B, D] -> int64 [B, L·per_part], -1 pads.
-    Descriptors that are equally relevant keep the order of the parts. Paper section 3.2.
+    part_ids int64 [B, L, per_part] from `match`, fit [B, D] -> int64 [B, L·per_part], -1 pads. Descriptors that fit
+    equally well keep the order of the parts. Paper section 3.2.
     """
-    ids = top_ids.flatten(1)
+    ids = part_ids.flatten(1)
     same = ids[:, :, None] == ids[:, None, :]
     repeated = same.tril(diagonal=-1).any(dim=2)
     ids = ids.masked_fill(repeated, -1)
-    importance = relevance.gather(1, ids.clamp(min=0)).masked_fill(ids < 0, -torch.inf)
+    importance = fit.gather(1, ids.clamp(min=0)).masked_fill(ids < 0, -torch.inf)
     return ids.gather(1, importance.argsort(dim=1, descending=True, stable=True))
 
 
-def _require(similarity, relevance, present, per_part):
-    if similarity.ndim != 3 or relevance.shape != similarity.shape[::2] or present.shape != similarity.shape[:2]:
+def entropy(part_ids: Tensor | np.ndarray, unit: str = "nats") -> np.ndarray:
+    """Entropy of the descriptors over an image's parts: float [n], 0 where there is none.
+
+    part_ids int [n, L, k], -1 pads. With n_d of the image's filled places held by descriptor d and n in all, it is
+    -sum (n_d / n) log(n_d / n). unit: "nats" or "bits". The paper gives no formula (appendix A.2); the published
+    values fit this one in nats: ln 15 = 2.71 is the most that 15 places allow.
+    """
+    one_of("unit", unit, ("nats", "bits"))
+    values = []
+    for ids in np.asarray(part_ids).reshape(len(part_ids), -1):
+        _, counts = np.unique(ids[ids >= 0], return_counts=True)
+        shares = counts / max(counts.sum(), 1)
+        values.append(-(shares * np.log(shares)).sum() if len(shares) else 0.0)
+    return np.array(values) / (np.log(2) if unit == "bits" else 1)
+
+
+def agreement(a: Tensor | np.ndarray, b: Tensor | np.ndarray) -> np.ndarray:
+    """Share of an image's descriptors, part by part, that two matchings have in common: float [n], nan if none.
+
+    a, b int [n, L, k], -1 pads; order within a part does not count.
+    """
+    a, b = np.asarray(a), np.asarray(b)
+    shared = ((a[..., :, None] == b[..., None, :]) & (a >= 0)[..., :, None]).any(-1).sum((1, 2))
+    filled = np.maximum((a >= 0).sum((1, 2)), (b >= 0).sum((1, 2)))
+    return np.where(filled > 0, shared / np.maximum(filled, 1), np.nan)
+
+
+def _require(similarity: Tensor, present: Tensor, candidate: Tensor, per_part: int) -> None:
+    if similarity.ndim != 3 or candidate.shape != similarity.shape[::2] or present.shape != similarity.shape[:2]:
         raise UserError(
-            f"Similarity {tuple(similarity.shape)}, relevance {tuple(relevance.shape)} and present "
-            f"{tuple(present.shape)} do not fit; expected [B, L, D], [B, D] and [B, L]."
+            f"Similarity {tuple(similarity.shape)}, present {tuple(present.shape)} and candidate "
+            f"{tuple(candidate.shape)} do not fit; expected [B, L, D], [B, L] and [B, D]."
         )
     if not 1 <= per_part <= similarity.shape[2]:
         raise UserError(
             f"per_part = {per_part} was given for a bank of {similarity.shape[2]} descriptors; "
             "expected between 1 and the size of the bank."
         )
-    if not (torch.isfinite(similarity).all() and torch.isfinite(relevance).all()):
+    if not torch.isfinite(similarity).all():
         raise UserError("The similarities contain NaN or infinite values; check the weights and the precision.")
 
 
-def _inverse(values):
+def _inverse(values: Tensor) -> Tensor:
     return torch.where(values > 0, 1 / values, 0.0)
 
 
-def _gather_ids(candidate):
+def _gather_ids(candidate: Tensor) -> tuple[Tensor, Tensor]:
     """Numbers of each image's candidates in ascending order, [B, most of an image], and which are filled."""
     counts = candidate.sum(dim=1)
     ids = candidate.byte().argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]
     return ids, torch.arange(ids.shape[1], device=ids.device) < counts[:, None]
 
 
-def _best(score, allowed, count):
+def _best(score: Tensor, allowed: Tensor, count: int) -> Tensor:
     """Positions of the highest allowed scores along the last dimension, padded with -1 to `count`."""
     score = score.masked_fill(~allowed, -torch.inf)
     values, best = score.topk(min(count, score.shape[-1]), dim=-1)
     best = best.masked_fill(values == -torch.inf, -1)
-    return torch.nn.functional.pad(best, (0, count - best.shape[-1]), value=-1)
+    return F.pad(best, (0, count - best.shape[-1]), value=-1)

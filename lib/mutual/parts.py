@@ -1,44 +1,55 @@
 """The animal and its parts in patch features: singular-vector foreground, PCA parts, K-means parts.
 
 Patch features have the shape [images, patches, width]; masks and label maps [images, height, width] of the
-patch grid. "Class" scope treats the images given as one class and decomposes all their patches together.
+patch grid. spectral "class" treats the images given as one class and decomposes all their patches together (released
+code); "image" decomposes each alone (the paper's affinity matrix f fᵀ has the same eigenvectors).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
 
-from lib.errors import UserError
+from lib.errors import UserError, one_of
 
 SECOND_COMPONENT = 5  # patches: the released code keeps a second component of at least this size
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 
 
-def singular_vectors(features, count=3, normalise=True, scope="class"):
+def singular_vectors(features: Tensor, count: int = 3, normalise: bool = True, spectral: str = "class") -> Tensor:
     """Leading left singular vectors of the patch features, foreground side positive.
 
-    features [B, P, C] -> float64 [B, P, count]. The rows are scaled to unit length when `normalise`. With
-    scope "class" the B·P patches form one matrix (released code); with "image" each image has its own (the
-    paper's affinity matrix f fᵀ has the same eigenvectors). Paper section 3.1.
+    features [B, P, C] -> float64 [B, P, count]. The rows are scaled to unit length when `normalise`. Paper section 3.1.
     """
-    rows = _rows(features, scope)
+    rows = _rows(features, spectral)
     if normalise:
-        rows = torch.nn.functional.normalize(rows, dim=-1)
+        rows = F.normalize(rows, dim=-1)
     vectors, _, _ = _decompose(rows, count)
     return _minority_positive(vectors).reshape(*features.shape[:2], count)
 
 
-def principal_components(features, count=3, scope="class"):
+def principal_components(features: Tensor, count: int = 3, spectral: str = "class") -> Tensor:
     """Scores of the patches on the leading principal components, foreground side positive.
 
     features [B, P, C] -> float64 [B, P, count]; centred, not normalised (the released code's other method).
     """
-    rows = _rows(features, scope)
+    rows = _rows(features, spectral)
     vectors, values, _ = _decompose(rows - rows.mean(dim=1, keepdim=True), count)
     return _minority_positive(vectors * values[:, None]).reshape(*features.shape[:2], count)
 
 
-def foreground(features, grid, component=1, scope="class", method="svd", components="released", threshold=None):
+def foreground(
+    features: Tensor,
+    grid: tuple[int, int],
+    component: int = 1,
+    spectral: str = "class",
+    method: str = "svd",
+    components: str = "released",
+    threshold: float | None = None,
+) -> Tensor:
     """Patches of the prominent object: the rarer sign of one component, then its largest connected patch.
 
     features [B, P, C], grid (h, w) with h·w = P -> bool [B, h, w]. `component` counts from 0; `method` is
@@ -52,19 +63,18 @@ def foreground(features, grid, component=1, scope="class", method="svd", compone
             f"The grid {tuple(grid)} does not hold the {features.shape[1]} patches given; "
             "pass the grid that came with the features."
         )
-    if method not in ("svd", "pca"):
-        raise UserError(f"Foreground method '{method}' is unknown; choose 'svd' or 'pca'.")
+    one_of("method", method, ("svd", "pca"))
     decompose = singular_vectors if method == "svd" else principal_components
-    values = decompose(features, count=component + 1, scope=scope)[..., component]
+    values = decompose(features, count=component + 1, spectral=spectral)[..., component]
     if threshold is None:
         mask = values > 0
     else:
-        flat = values.reshape(1, -1) if scope == "class" else values
+        flat = values.reshape(1, -1) if spectral == "class" else values
         mask = (_scaled(flat, dim=1) >= threshold).reshape(values.shape)
     return connected(mask.reshape(-1, *grid), components)
 
 
-def connected(mask, components="released"):
+def connected(mask: Tensor, components: str = "released") -> Tensor:
     """Keep the largest 8-connected component of each mask; a mask without any patch becomes the whole image.
 
     mask bool [B, h, w] -> bool [B, h, w]. "largest" (paper), "released" (also the second largest if it has at
@@ -72,13 +82,18 @@ def connected(mask, components="released"):
     wins.
     """
     keep = {"released": 2, "largest": 1, "all": None}
-    if components not in keep:
-        raise UserError(f"Component rule '{components}' is unknown; choose 'released', 'largest' or 'all'.")
+    one_of("components", components, tuple(keep))
     kept = [_largest(image, keep[components]) for image in mask.cpu().numpy()]
     return torch.from_numpy(np.stack(kept)).to(mask.device)
 
 
-def dense_crf(pixels, mask, bilateral=(10, 40, 13), gaussian=(3, 3), rounds=5):
+def dense_crf(
+    pixels: Tensor,
+    mask: Tensor,
+    bilateral: tuple[float, float, float] = (10, 40, 13),
+    gaussian: tuple[float, float] = (3, 3),
+    rounds: int = 5,
+) -> Tensor:
     """The foreground at pixel level, its outline drawn along the edges of the image (dense CRF, optional).
 
     pixels uint8 [B, 3, S, S], mask bool [B, h, w] -> bool [B, S, S]. `bilateral`: weight, and widths in space and
@@ -93,7 +108,7 @@ def dense_crf(pixels, mask, bilateral=(10, 40, 13), gaussian=(3, 3), rounds=5):
             "without it leave crf at False."
         ) from None
     side = pixels.shape[2:]
-    upscaled = torch.nn.functional.interpolate(mask[:, None].float(), side)[:, 0].cpu().numpy()
+    upscaled = F.interpolate(mask[:, None].float(), side)[:, 0].cpu().numpy()
     refined = np.empty(upscaled.shape, bool)
     for i, (image, inside) in enumerate(zip(pixels.permute(0, 2, 3, 1).cpu().numpy(), upscaled, strict=True)):
         unary = -np.log(np.clip(np.stack([1 - inside, inside]), 0.01, 0.99)).astype(np.float32)
@@ -106,7 +121,7 @@ def dense_crf(pixels, mask, bilateral=(10, 40, 13), gaussian=(3, 3), rounds=5):
     return torch.from_numpy(refined).to(mask.device)
 
 
-def pca_parts(features, mask, parts=5, signs=None):
+def pca_parts(features: Tensor, mask: Tensor, parts: int = 5, signs: Sequence[float] | None = None) -> Tensor:
     """Give each foreground patch the principal component on which it scores highest.
 
     features [B, P, C], mask bool [B, h, w] -> int64 [B, h, w], -1 outside the mask. The components are fitted
@@ -125,16 +140,18 @@ def pca_parts(features, mask, parts=5, signs=None):
     return _label_map(_scaled(scores, dim=0).argmax(dim=1), mask)
 
 
-def kmeans_parts(features, mask, parts=5, seed=0):
+def kmeans_parts(features: Tensor, mask: Tensor, parts: int = 5, seed: int = 0) -> Tensor:
     """Cluster the foreground patches of all images together by K-means on rows of unit length.
 
     features [B, P, C], mask bool [B, h, w] -> int64 [B, h, w], -1 outside the mask. Paper section 3.1.
     """
-    rows = torch.nn.functional.normalize(_foreground_rows(features, mask, parts), dim=1)
+    rows = F.normalize(_foreground_rows(features, mask, parts), dim=1)
     return _label_map(kmeans(rows, parts, seeds=(seed,))[0], mask)
 
 
-def kmeans(rows, clusters, seeds=(0,), rounds=500, tolerance=1e-4):
+def kmeans(
+    rows: Tensor, clusters: int, seeds: Sequence[int] = (0,), rounds: int = 500, tolerance: float = 1e-4
+) -> Tensor:
     """Lloyd's algorithm from random rows, once for each seed, all seeds at the same time.
 
     rows [n, C] -> int64 [seeds, n]. Stops when the squared sum of the centres' shifts is below `tolerance`,
@@ -149,7 +166,7 @@ def kmeans(rows, clusters, seeds=(0,), rounds=500, tolerance=1e-4):
         # |x - c|² without |x|², which is the same for every centre
         distance = (centres**2).sum(dim=-1)[..., None] - 2 * centres @ rows.T
         labels = torch.where(moving[:, None], distance.argmin(dim=1), labels)
-        members = torch.nn.functional.one_hot(labels, centres.shape[1]).to(rows.dtype).transpose(1, 2)
+        members = F.one_hot(labels, centres.shape[1]).to(rows.dtype).transpose(1, 2)
         sizes = members.sum(dim=-1, keepdim=True)
         updated = torch.where(sizes > 0, members @ rows / sizes.clamp(min=1), centres)
         shift = (updated - centres).norm(dim=-1).sum(dim=1) ** 2
@@ -160,16 +177,15 @@ def kmeans(rows, clusters, seeds=(0,), rounds=500, tolerance=1e-4):
     return labels
 
 
-def _rows(features, scope):
-    """One matrix of patches for each scope: float64 [1, B·P, C] or [B, P, C]."""
-    if scope not in ("class", "image"):
-        raise UserError(f"Scope '{scope}' is unknown; choose 'class' or 'image'.")
+def _rows(features: Tensor, spectral: str) -> Tensor:
+    """One matrix of patches for the class, or one for each image: float64 [1, B·P, C] or [B, P, C]."""
+    one_of("spectral", spectral, ("class", "image"))
     _require_finite(features)
     features = features.double()
-    return features if scope == "image" else features.reshape(1, -1, features.shape[-1])
+    return features if spectral == "image" else features.reshape(1, -1, features.shape[-1])
 
 
-def _require_finite(features):
+def _require_finite(features: Tensor) -> None:
     if features.ndim != 3:
         raise UserError(
             f"Patch features of shape {tuple(features.shape)} were given; expected [images, patches, width]."
@@ -178,7 +194,7 @@ def _require_finite(features):
         raise UserError("The patch features contain NaN or infinite values; check the weights and the precision.")
 
 
-def _decompose(rows, count):
+def _decompose(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Thin singular value decomposition [B, n, C] -> U [B, n, count], S [B, count], V [B, C, count].
 
     By the eigenvectors of the smaller Gram matrix: the patches of a class are many more than the features'
@@ -199,7 +215,7 @@ def _decompose(rows, count):
     return (other_side, values, one_side) if tall else (one_side, values, other_side)
 
 
-def _minority_positive(vectors):
+def _minority_positive(vectors: Tensor) -> Tensor:
     """Turn each column [B, n, count] so that its rarer sign is positive.
 
     A column of one sign only is made positive, and at exactly half and half the largest entry is: the
@@ -211,13 +227,13 @@ def _minority_positive(vectors):
     return torch.where((share > 0.5) & (share < 1), -vectors, vectors)
 
 
-def _scaled(values, dim):
+def _scaled(values: Tensor, dim: int) -> Tensor:
     """Scale to 0..1 along a dimension; a constant becomes 0."""
     low, high = values.amin(dim=dim, keepdim=True), values.amax(dim=dim, keepdim=True)
     return (values - low) / torch.where(high > low, high - low, 1.0)
 
 
-def _largest(mask, keep):
+def _largest(mask: np.ndarray, keep: int | None) -> np.ndarray:
     if not mask.any():
         return np.ones_like(mask)
     if keep is None:
@@ -229,7 +245,7 @@ def _largest(mask, keep):
     return np.isin(labels, names[kept])
 
 
-def _foreground_rows(features, mask, parts):
+def _foreground_rows(features: Tensor, mask: Tensor, parts: int) -> Tensor:
     """Features of the patches inside the mask, float64 [n, C], image after image."""
     _require_finite(features)
     if parts < 1:
@@ -244,7 +260,7 @@ def _foreground_rows(features, mask, parts):
     return features.double()[mask.reshape(mask.shape[0], -1)]
 
 
-def _label_map(labels, mask):
+def _label_map(labels: Tensor, mask: Tensor) -> Tensor:
     maps = torch.full(mask.shape, -1, dtype=torch.int64, device=mask.device)
     maps[mask] = labels
     return maps

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from lib.errors import UserError
 
@@ -10,7 +11,9 @@ RED, WHITE = (255, 0, 0), (255, 255, 255)
 VARIANTS = ("outline", "grey outside", "blur outside")
 
 
-def red_circles(pixels, label_maps, thickness=1, blur=11):
+def red_circles(
+    pixels: Tensor, label_maps: Tensor, thickness: int = 1, blur: int = 11
+) -> tuple[Tensor, Tensor, Tensor]:
     """Draw each part's ellipse in three variants: outline, and outline with all outside it grey or blurred.
 
     pixels uint8 [n, 3, S, S], label_maps int [n, h, w] (part numbers from 0, -1 elsewhere; scaled to S by
@@ -44,7 +47,7 @@ def red_circles(pixels, label_maps, thickness=1, blur=11):
     return stacked, torch.tensor(image_index, dtype=torch.int64), torch.tensor(part_index, dtype=torch.int64)
 
 
-def part_ellipse(mask):
+def part_ellipse(mask: np.ndarray) -> tuple[tuple[float, float], tuple[float, float], float]:
     """Ellipse fitted to the contour of the largest piece of a mask: ((x, y), (width, height), degrees).
 
     mask uint8 [H, W], not empty. Where no ellipse can be fitted (fewer than 5 contour points, or all on one
@@ -58,3 +61,19 @@ def part_ellipse(mask):
             return ellipse
     x, y, width, height = cv2.boundingRect(contour)
     return (x + (width - 1) / 2, y + (height - 1) / 2), (width * 2**0.5, height * 2**0.5), 0.0
+
+
+def by_image(
+    rows: Tensor, image_index: Tensor, part_index: Tensor, images: int, parts: int
+) -> tuple[Tensor, Tensor]:
+    """Arrange rows by image and part.
+
+    rows [m, ...], image_index [m], part_index [m] -> [images, parts, ...], zero where an image does not show
+    a part, and present bool [images, parts].
+    """
+    image_index, part_index = image_index.to(rows.device), part_index.to(rows.device)
+    padded = rows.new_zeros(images, parts, *rows.shape[1:])
+    padded[image_index, part_index] = rows
+    present = torch.zeros(images, parts, dtype=torch.bool, device=rows.device)
+    present[image_index, part_index] = True
+    return padded, present
