@@ -1,0 +1,101 @@
+"""What is seen of one model: how much its two encoders share (Table 3, Figure 3), and where it sees the foreground."""
+
+import numpy as np
+import pandas as pd
+
+from lib.data import ImageDataset
+from lib.given import Given
+from lib.mutual import explain, finding, foreground, information
+from lib.mutual.explain import Explanations
+from lib.mutual.options import Options
+from lib.seeds import rng
+from lib.store import Seen
+
+DRAWS = 20  # of each null model
+
+
+def table3(given: Given, options: Options) -> Seen:
+    """How much of what an image's parts show is also what its class stands for. Paper Table 3, section 3.3.
+
+    A line for each image, `parts` method ("pca", "kmeans") and what its descriptors are held `against`: the
+    "predicted class"; a "wrong class", or "random descriptors" in place of the image's own, both averaged over `DRAWS`.
+    Columns: image (number in the run's images), class, predicted; top1, top5 (0 or 100), foreground (share of patches,
+    %, 100 where none was found), few_candidates (0 or 100: fewer candidates than parts); descriptors (N), matches (K),
+    hit (0 or 100: any match), last_hit (rank of the last match, 0 without), mi and auc in nats. Tensors: curves_<parts>
+    float32 [n, points], named_<parts> int [n, N] and language int [classes, M], numbers into the bank, -1 pads.
+    """
+    clip, images = given.model, given.images
+    found = explain.explain(clip, images, options, given.seed)
+    size = explain.language_size(images, options.top_u)
+    every = np.arange(len(images.classes))
+    tensors = {"language": found.language_ids(size, every).astype(np.int32), "predicted": found.predicted}
+    tables, about = [], _about(images, found)
+    for method, named in found.named.items():
+        ids = named.vision_ids.numpy()
+        about["few_candidates"] = 100.0 * named.few_candidates
+        for against, pairs in _pairs(found, ids, size, given.seed).items():
+            draws = [_measured(*pair, options) for pair in pairs]
+            means = {k: np.mean([draw[k] for draw in draws], axis=0) for k in draws[0]}
+            tables.append(about.assign(parts=method, against=against, **means))
+        curves = information.curves(ids, found.language_ids(size), options.information, options.removal)
+        tensors[f"curves_{method}"] = information.padded(curves, ids.shape[1] + 1).astype(np.float32)
+        tensors[f"named_{method}"] = ids.astype(np.int32)
+    notes = {"top_u": size, "bank": len(found.bank), "read": foreground.setting_of(clip, options.foreground)}
+    return Seen(pd.concat(tables, ignore_index=True), tensors, notes)
+
+
+def _about(images: ImageDataset, found: Explanations) -> pd.DataFrame:
+    """What does not depend on the parts: a line an image."""
+    names = np.array(images.classes, dtype=object)
+    return pd.DataFrame(
+        {
+            "image": np.arange(len(images)),
+            "class": names[found.labels],
+            "predicted": names[found.predicted],
+            "top1": 100.0 * (found.predicted == found.labels),
+            "top5": 100.0 * found.top5,
+            "foreground": 100.0 * found.foreground,
+        }
+    )
+
+
+def _pairs(found: Explanations, ids: np.ndarray, size: int, seed: int) -> dict[str, list[tuple]]:
+    """Vision lists and the language lists that they are held against: one pair, and `DRAWS` of each null model."""
+    stream, language = rng(seed, "nulls"), found.language_ids(size)
+    wrong = information.wrong_classes(found.predicted, len(found.language_scores), DRAWS, stream)
+    return {
+        "predicted class": [(ids, language)],
+        "wrong class": [(ids, found.language_ids(size, classes)) for classes in wrong],
+        "random descriptors": [(information.random_lists(ids, len(found.bank), stream), language) for _ in wrong],
+    }
+
+
+def _measured(ids: np.ndarray, language: np.ndarray, options: Options) -> dict[str, np.ndarray]:
+    """What is counted of each image: dict of float [n]."""
+    curves = information.curves(ids, language, options.information, options.removal)
+    mi, auc = information.image_scores(curves, ids.shape[1] + 1)
+    n, _, k = information.overlap_counts(ids, language)
+    last = information.last_hit(ids, language)
+    return {"descriptors": n, "matches": k, "hit": 100.0 * (k > 0), "last_hit": last, "mi": mi, "auc": auc}
+
+
+def read_foreground(given: Given, options: Options) -> Seen:
+    """Where the foreground is read here ("default") and in the released notebook ("published"), and how well.
+
+    A line an image and `read`; columns share (% of the patches, 100 where none was found) and, where the true animal is
+    known, iou (%, intersection over union with it). Notes: both settings.
+    """
+    clip, images, tables = given.model, given.images, []
+    settings = {name: foreground.setting_of(clip, name) for name in ("default", "published")}
+    names = np.array(images.classes, dtype=object)[images.labels]
+    for name, where in settings.items():
+        share, iou = np.zeros(len(images)), np.zeros(len(images))
+        for members in foreground.groups(images.labels):
+            pixels = clip.pixels(images.image(i) for i in members)
+            mask = foreground.masks(clip, pixels, where, options.spectral, options.components)[1]
+            share[members] = mask.float().mean((1, 2)).cpu()
+            if images.name == "bestiary":
+                iou[members] = foreground.intersection_over_union(mask, foreground.animals(images, members))
+        table = pd.DataFrame({"image": np.arange(len(images)), "class": names, "read": name, "share": 100 * share})
+        tables.append(table.assign(iou=100 * iou) if images.name == "bestiary" else table)
+    return Seen(pd.concat(tables, ignore_index=True), notes=settings)
