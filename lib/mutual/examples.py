@@ -15,13 +15,13 @@ from PIL import Image
 
 from lib.data import ImageDataset
 from lib.errors import UserError, nearest, one_of
-from lib.given import Given
 from lib.models import Clip, heads
 from lib.mutual import information, prompts
-from lib.mutual.explain import PART_METHODS, explain, find, find_chunks, language_scores, language_size, name_parts
+from lib.mutual.explain import PART_METHODS, find, language_scores, language_size, name_parts
 from lib.mutual.options import Options
-from lib.store import Seen
 
+COLUMNS = ["image", "class", "predicted", "rival", "top1", "probability", "named"]  # of `sharing`
+COLUMNS += ["matches", "matches_rival", "above_chance", "hold"]
 KINDS = {"shares most": 6, "wrong and sure": 3, "right, shares least": 3}  # of a page's examples, and how many
 FILE = "a file"  # the split of a picture from elsewhere
 
@@ -71,6 +71,13 @@ class View:
     predicted: Side
     rival: Side
     true: list[str] | None
+
+    def marked(self, most: int = 9) -> dict[str, bool]:
+        """What the image names, `most` of it, with ✓ or ✗ where it is known to hold or not -> the class has it too."""
+        tick = {True: " ✓", False: " ✗"}
+        texts = {t: t if self.true is None else t + tick[t in self.true] for t in self.named[:most]}
+        more = {f"and {len(self.named) - most} more": False} if len(self.named) > most else {}
+        return {marked: t in self.predicted.shared for t, marked in texts.items()} | more
 
 
 # --- which image
@@ -140,8 +147,6 @@ def view(
     class, and for images without descriptors.
     """
     group.require_descriptors(every_class=False)
-    if group.split == FILE:
-        options = replace(options, spectral="image")
     found = find(clip, group, options, options.parts_by, seed)
     named = name_parts(clip, group, found, options)
     ids, by_part = named.vision_ids[i].tolist(), named.part_ids[i].tolist()
@@ -195,36 +200,27 @@ def _side(clip: Clip, images: ImageDataset, ids: torch.Tensor, k: int, chance: f
 # --- many images, and a choice of them
 
 
-def sharing(given: Given, options: ExampleOptions) -> Seen:
+def sharing(clip: Clip, images: ImageDataset, named: np.ndarray, language: np.ndarray) -> pd.DataFrame:
     """What every image shares with its predicted class, and with the second most likely one, the rival.
 
-    A line an image: image, class, predicted, rival, correct, probability, named, matches, matches_rival,
-    above_chance (matches less those with an average other class), hold (how many of the named ones hold; nan where the
-    truth is not known). tensors: ids int64 [n, N], descriptors named, -1 pads; maps int8 [n, h, w], the parts.
+    named int [n, N], language int [classes, M]: as in the tensors of `observe.table3`. A line an image: image, class,
+    predicted, rival, top1 (0 or 100), probability, named, matches, matches_rival, above_chance (matches less those with an
+    average other class), hold (how many of the named ones hold; nan where the truth is not known).
     """
-    clip, images, names = given.model, given.images, np.array(given.images.classes)
-    found = explain(clip, images, options, given.seed, (options.parts_by,))
     chances = probabilities(clip, images, clip.embed_images(images)).topk(2, dim=1)
-    first, second = chances.indices.T.numpy()
-    ids, rows = found.named[options.parts_by].vision_ids.numpy(), np.arange(len(images))
-    language = found.language_ids(language_size(images, options.top_u), np.arange(len(names)))
-    shared = information.matches_by_class(ids, language, len(images.bank))
+    (first, second), rows, names = chances.indices.T.numpy(), np.arange(len(images)), np.array(images.classes)
+    shared = information.matches_by_class(named, language, len(images.bank))
     own = shared[rows, first]
     table = pd.DataFrame({"image": rows, "class": names[images.labels], "predicted": names[first]})
-    table = table.assign(rival=names[second], correct=first == images.labels, probability=chances.values[:, 0].numpy())
-    table = table.assign(named=(ids >= 0).sum(1), matches=own, matches_rival=shared[rows, second])
+    table = table.assign(
+        rival=names[second], top1=100.0 * (first == images.labels), probability=chances.values[:, 0].numpy()
+    )
+    table = table.assign(named=(named >= 0).sum(1), matches=own, matches_rival=shared[rows, second])
     table["above_chance"] = own - (shared.sum(1) - own) / max(len(names) - 1, 1)
-    table["hold"] = _holding(images, ids)
-    each = list(find_chunks(clip, images, options, (options.parts_by,), given.seed, keep_maps=True))
-    maps = torch.cat([of[options.parts_by].label_maps for _, of in each]).numpy()
-    return Seen(table, {"ids": ids, "maps": maps[np.argsort(np.concatenate([indices for indices, _ in each]))]})
-
-
-def _holding(images: ImageDataset, ids: np.ndarray) -> np.ndarray | float:
     if not hasattr(images.source, "true_descriptors"):
-        return np.nan
+        return table.assign(hold=np.nan)
     bank = np.array([*images.bank, ""])  # number -1 is none of them
-    return np.array([np.isin(bank[row], images.true_descriptors(i)).sum() for i, row in enumerate(ids)], float)
+    return table.assign(hold=[np.isin(bank[ids], images.true_descriptors(i)).sum() for i, ids in enumerate(named)])
 
 
 def choose(table: pd.DataFrame) -> pd.DataFrame:
@@ -234,7 +230,7 @@ def choose(table: pd.DataFrame) -> pd.DataFrame:
     classified of highest probability. "right, shares least": the rightly classified that share least. Ties go to the
     lower number.
     """
-    right, wrong = table[table["correct"]], table[~table["correct"]]
+    right, wrong = table[table["top1"] == 100], table[table["top1"] == 0]
     orders = {
         "shares most": right.sort_values("above_chance", ascending=False, kind="stable"),
         "wrong and sure": wrong.sort_values("probability", ascending=False, kind="stable"),

@@ -146,10 +146,14 @@ def true_parts(given: Given, options: StepOptions) -> pd.DataFrame:
 
 
 def about(images: ImageDataset, predicted: np.ndarray | None = None) -> pd.DataFrame:
-    """A line an image: its number, class and, if given, predicted class and whether that is right."""
+    """A line an image: its number, class and, if given, predicted class and top1 (0 or 100)."""
     names = np.array(images.classes)
     table = pd.DataFrame({"image": np.arange(len(images)), "class": names[images.labels]})
-    return table if predicted is None else table.assign(predicted=names[predicted], correct=predicted == images.labels)
+    return (
+        table
+        if predicted is None
+        else table.assign(predicted=names[predicted], top1=100.0 * (predicted == images.labels))
+    )
 
 
 def lines(who: pd.DataFrame, scores: Scores, **columns: Any) -> pd.DataFrame:

@@ -59,14 +59,14 @@ def tracking(table: pd.DataFrame, within: pd.DataFrame, seed: int = 0) -> pd.Dat
 def right_and_wrong(table: pd.DataFrame, values: Sequence[str], seed: int = 0) -> pd.DataFrame:
     """Means of rightly and wrongly classified images, averaged over the models, a line a value.
 
-    table: one line a model and image, with a bool column `correct`. Columns right, wrong and difference, each with
+    table: one line a model and image, with `top1` (0 or 100). Columns right, wrong and difference, each with
     _low and _high over images drawn again.
     """
     lines, images = {}, table["image"].unique()
     for value in values:
         means, draws = [], []
-        for correct in (True, False):
-            side = table[table["correct"] == correct].pivot_table(value, "model", "image").reindex(columns=images)
+        for top1 in (100, 0):
+            side = table[table["top1"] == top1].pivot_table(value, "model", "image").reindex(columns=images)
             means.append(side.mean(axis=1).mean())
             draws.append(statistics.resampled_means(side.to_numpy(), seed=seed).mean(1))
         pairs = {"right": (means[0], draws[0]), "wrong": (means[1], draws[1])}
