@@ -171,10 +171,10 @@ def test_an_album_gives_the_pictures_that_are_drawn_and_keeps_them_once_all_have
 
 
 def test_pictures_of_a_dataset_are_the_same_drawn_or_kept(fresh_cache):
-    data = load_images("bestiary", limit=4)
+    data = load_images("bestiary", images=4)
     before = [np.asarray(data.image(i)) for i in range(4)]
     masks = [data.part_masks(i) for i in range(4)]
-    again = load_images("bestiary", limit=4)
+    again = load_images("bestiary", images=4)
     assert again.source._album(int(again.indices[0])) and again.source._album.pictures is not None
     for i in range(4):
         assert np.array_equal(np.asarray(again.image(i)), before[i])

@@ -30,7 +30,7 @@ NAMES = {"A": X, "B": (0.8, 0.6, 0.0), "C": (0.9, 0.0, 0.19**0.5)}
 class Toy:
     """A model whose three images are the axes, and whose texts are in the table above."""
 
-    identity, device, name = {"architecture": "toy"}, torch.device("cpu"), "toy"
+    decides, device, name = {"architecture": "toy"}, torch.device("cpu"), "toy"
 
     def embed_images(self, data):
         return torch.eye(3)[torch.as_tensor(data.labels)]
@@ -50,8 +50,7 @@ def toy(monkeypatch, fresh_cache):
         descriptors=[["a"], ["b"], ["c"]],
         templates=("{}",),
         descriptor_prompt="{}",
-        fingerprint="toy",
-        source=None,
+        source=SimpleNamespace(fingerprint="toy"),
         indices=np.arange(3),
     )
     monkeypatch.setattr(ImageDataset, "bank", BANK)

@@ -80,9 +80,9 @@ def test_a_prompt_needs_a_place():
 
 def test_probes_by_name(data):
     assert inputs.probe("val", data) is data
-    web = inputs.probe("web", data, limit=30)
+    web = inputs.probe("web", data, images=30)
     assert (web.split, len(web)) == ("web", 30)
-    habitat = inputs.probe("habitat", data, limit=120)
+    habitat = inputs.probe("habitat", data, images=120)
     assert 5 < len(habitat) < 40 and habitat.split == "web"
     assert all(inputs.HABITAT in habitat.true_descriptors(i) for i in range(len(habitat)))
     with pytest.raises(UserError, match="no split 'vall'"):
@@ -90,9 +90,9 @@ def test_probes_by_name(data):
 
 
 def test_joined_probes_keep_their_images(data):
-    both = inputs.probe("val+sketch", data, limit=10)
+    both = inputs.probe("val+sketch", data, images=10)
     assert len(both) == len(data) + 10 and both.split == "val+sketch"
-    sketch = inputs.probe("sketch", data, limit=10)
+    sketch = inputs.probe("sketch", data, images=10)
     assert both.image(3).tobytes() == data.image(3).tobytes()
     assert both.image(len(data) + 4).tobytes() == sketch.image(4).tobytes()
     assert both.fingerprint not in (data.fingerprint, sketch.fingerprint)
