@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import open_clip
 import timm
 import torch
@@ -84,7 +85,7 @@ def build(backbone: str, classes: int, unit_norm: bool, seed: int = 0) -> Headed
 
 def _miniature(row: dict[str, str], seed: int) -> tuple[nn.Module, nn.Linear, View]:
     model = build(row["backbone"], len(SPECIES), row["objective"] == "finetuned", seed)
-    view = View(model.visual.image_size, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    view = View(int(np.max(model.visual.image_size)), open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
     return model, model.head, view
 
 
