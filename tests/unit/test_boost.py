@@ -167,7 +167,7 @@ def test_a_folder_without_training_images_goes_without_their_variants(toy):
 
 
 def test_training_images_give_the_variants_without_the_evaluated_ones(toy, monkeypatch):
-    monkeypatch.setattr(boost.datasets, "load", lambda *args, **kwargs: toy)
+    monkeypatch.setattr(boost, "load_images", lambda *args, **kwargs: toy)
     found = boost.row(Toy(), toy, nearest=1, keep=1)["metrics"]
     assert found["gain_train"].tolist() == [0, 0, 100]
     # by prediction C's images count for B, so that C is still given p from A

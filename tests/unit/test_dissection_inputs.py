@@ -126,9 +126,9 @@ def test_probes_that_are_not_on_disk(tmp_path, data, monkeypatch):
         inputs.probe("cifar100", data)
     with pytest.raises(UserError, match="Broden is not on disk"):
         inputs.probe("broden", data)
-    for folder in ("ade20k", "dtd"):
-        (tmp_path / "broden" / "images" / folder).mkdir(parents=True)
-    with pytest.raises(UserError, match="no images"):
+    (tmp_path / "broden1_224").mkdir()
+    (tmp_path / "broden1_224" / "index.csv").write_text("image,split\ndtd/one.jpg,train\n")
+    with pytest.raises(UserError, match="1 of 1 images of Broden are missing"):
         inputs.probe("broden", data)
 
 

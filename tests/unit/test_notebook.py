@@ -62,7 +62,7 @@ def folder(tmp_path, monkeypatch):
         choose=lambda name, dataset: SimpleNamespace(kind="file"),
         BANNER="",
     )
-    for name, stand_in in {"models": models, "datasets": SimpleNamespace(load=load_data)}.items():
+    for name, stand_in in {"models": models, "data": SimpleNamespace(load=load_data)}.items():
         monkeypatch.setitem(sys.modules, f"lib.{name}", stand_in)
         monkeypatch.setattr(lib, name, stand_in, raising=False)
     monkeypatch.setattr(notebook, "NOTEBOOKS", tmp_path)

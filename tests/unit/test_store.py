@@ -245,24 +245,23 @@ def test_a_card_that_is_none(tmp_path, capsys, content):
     assert "damaged" in capsys.readouterr().err
 
 
-def test_a_writer_that_was_killed_leaves_the_old_record(tmp_path, monkeypatch):
+@pytest.mark.parametrize("at", [1, 2, 3])  # the table, the tensors, the card
+def test_a_writer_that_was_killed_leaves_the_old_record(tmp_path, monkeypatch, at):
     path = tmp_path / "a.json"
     card = store.write_record(path, seen(1.0), CARD)
     replace, calls = os.replace, []
 
     def killed(*names):
         calls.append(names)
-        if len(calls) == last:
+        if len(calls) == at:
             raise KeyboardInterrupt
         replace(*names)
 
     monkeypatch.setattr(store.os, "replace", killed)
-    for last in (1, 2, 3):  # the table, the tensors, the card
-        calls.clear()
-        with pytest.raises(KeyboardInterrupt):
-            store.write_record(path, seen(2.0), CARD)
-        found, content = store.read_record(path)
-        assert found == card and content.table["mi"][0] == 1.0
+    with pytest.raises(KeyboardInterrupt):
+        store.write_record(path, seen(2.0), CARD)
+    found, content = store.read_record(path)
+    assert found == card and content.table["mi"][0] == 1.0
 
 
 def test_only_what_was_handed_over_is_opened():
