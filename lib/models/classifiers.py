@@ -105,7 +105,7 @@ def _torchvision(name: str, state: dict | None, seed: int) -> tuple[nn.Module, n
 def _timm(name: str, state: dict | None, seed: int) -> tuple[nn.Module, nn.Linear, View]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = timm.create_model(name, pretrained=False)
+        model: Any = timm.create_model(name, pretrained=False)
     config, last = model.pretrained_cfg, model.get_classifier()
     if not isinstance(last, nn.Linear):
         raise UserError(f"timm/{name} has no linear head, which this book's exhibits need; take another model.")
