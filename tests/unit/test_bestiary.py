@@ -155,14 +155,12 @@ def test_merges_by_hand():
     assert captions.merge(("a", "b", "a", "b"), ("a", "b")) == ("ab", "ab")
 
 
-def test_an_album_gives_the_pictures_that_are_drawn_and_keeps_them_once_all_have_been(fresh_cache, monkeypatch):
+def test_an_album_gives_the_pictures_that_are_drawn_and_keeps_them(fresh_cache, monkeypatch):
     numbers = [0, 7, 50]
     drawn = [bestiary.rendered("val", number, 64)[:2] for number in numbers]
     world = Bestiary("val", 64)
     album = bestiary.Album(world, numbers)
-    album(0), album(7)
-    assert not list(fresh_cache.rglob("*.safetensors"))  # two of three
-    album(50)
+    album(7)
     assert len(list(fresh_cache.rglob("pictures/*.safetensors"))) == 1
     monkeypatch.setattr(bestiary, "rendered", None)  # from here on nothing can be drawn
     for again in (album, bestiary.Album(world, numbers)):
@@ -171,10 +169,10 @@ def test_an_album_gives_the_pictures_that_are_drawn_and_keeps_them_once_all_have
 
 
 def test_pictures_of_a_dataset_are_the_same_drawn_or_kept(fresh_cache):
-    data = load_images("bestiary", limit=4)
+    data = load_images("bestiary", images=4)
     before = [np.asarray(data.image(i)) for i in range(4)]
     masks = [data.part_masks(i) for i in range(4)]
-    again = load_images("bestiary", limit=4)
+    again = load_images("bestiary", images=4)
     assert again.source._album(int(again.indices[0])) and again.source._album.pictures is not None
     for i in range(4):
         assert np.array_equal(np.asarray(again.image(i)), before[i])

@@ -249,7 +249,7 @@ def test_seed_spread_has_one_value_a_seed(clip, data):
 
 
 def test_choice_of_the_foreground_is_sorted_by_localisation(clip):
-    tried = foreground.choose(clip, load_images("bestiary", "train", limit=6))
+    tried = foreground.choose(clip, load_images("bestiary", "train", images=6))
     assert len(tried) == len(foreground.candidates("ViT")) == 24
     assert tried["iou"].is_monotonic_decreasing
     assert tried["iou"].between(0, 1).all()
