@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 BIN = .venv/bin
 
-.PHONY: book test lock clean
+.PHONY: environment book test check lock clean
 
 # No lock is taken: every page and record is written whole or not at all, so a killed run leaves nothing to unlock.
 book: .venv/ready
@@ -12,6 +12,14 @@ book: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+
+# What a contribution is checked for besides its tests: style, types, notebooks without outputs.
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+
+environment: .venv/ready
 
 .venv/ready: pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -28,4 +36,4 @@ lock:
 
 # Takes away what a run made; the environment and the weights stay.
 clean:
-	rm -rf _build book/executed data/results/bestiary data/cache .snakemake
+	rm -rf _build book/executed data/results/bestiary data/results/.done data/cache .snakemake

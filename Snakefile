@@ -1,5 +1,5 @@
-# One job per page of the book, and one per model for Table 3, whose records several pages then find.
-# Run by `make book`. On a cluster: `snakemake --executor slurm --jobs 13` (see book/your_own.md).
+# One job a page of the book, and one a model for Table 3, whose records several pages then find. Run by `make book`.
+# On a cluster: `snakemake --executor slurm --jobs 13` (see book/your_own.md).
 #
 # A job's output is a stamp, not the page or record itself: Snakemake deletes outputs before a job and after a failure,
 # while a page or record here is moved into place whole, and the last good one stays until then.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 RESULTS = os.environ.get("COMPANION_RESULTS", "data/results")
 PAGES = "book/executed"
-# page -> the room of lib that it stands on
+# page -> the rooms of lib that it stands on, besides those that all stand on
 EXHIBITS = {
     "bestiary": "bestiary",
     "zoo": "bestiary",
@@ -35,7 +35,7 @@ EXHIBITS = {
     "neurons": "dissection",
     "describe_class": "dissection",
 }
-# pages that read the records or explanations of others, or look at pictures that one of them draws for all
+# pages that find what others have measured
 AFTER = {"effective_robustness": ["zoo", "kurtosis", "privileged_directions", "concepts"]}
 AFTER |= {page: ["describe_class"] for page in ("dissection", "dissection_places", "missing_concepts", "neurons")}
 FROM_TABLE3 = ["table2", "table3", "figure3", "ground_truth", "explain", "matching", "sensitivity"]
@@ -46,41 +46,40 @@ def files(*patterns):
     return sorted(str(p) for pattern in patterns for p in Path(".").glob(pattern) if p.is_file())
 
 
-COMMON = files("lib/*.py", "lib/bestiary/*.py", "data/*.csv", "data/*.toml", "data/bestiary/configs/*")
-REPORT = files("lib/report/*.py", "data/published/*")
+COMMON = files("lib/*.py", "lib/data/*.py", "lib/models/*.py", "lib/bestiary/*.py", "data/*.csv", "data/*.toml")
+COMMON += files("data/bestiary/configs/*")
+SHOWN = files("lib/show/*.py", "lib/book/pages.py", "lib/book/ledger.py", "data/published/*")
 ZOO = files("data/bestiary/zoo/*", "data/bestiary/training/*", "data/bestiary/bottlenecks/*")
-ROWS = expand(f"{RESULTS}/bestiary/table3/.done/{{model}}", model=MODELS)
-BIN = Path(sys.executable).parent
-RUN = f"OMP_NUM_THREADS={{threads}} {BIN}/python -m lib.notebook"
+ROWS = expand(f"{RESULTS}/.done/table3/{{model}}", model=MODELS)
+PYTHON = f"OMP_NUM_THREADS={{threads}} {Path(sys.executable).parent}/python"
 
 
 rule book:
     input:
         expand(f"{PAGES}/.done/{{exhibit}}", exhibit=EXHIBITS),
-        files("lib/report/*.py", "book/*.md", "book/references.bib", "book/_static/*", "book/mathjax/*", "_*.yml"),
+        files("lib/book/*.py", "book/*.md", "book/references.bib", "book/_static/*", "book/mathjax/*", "_*.yml", "*.md"),
     output:
         touch("_build/.done"),
     shell:
-        f"{BIN}/python -m lib.report.status {PAGES} && {BIN}/python -m lib.report.ledger {PAGES}"
-        f" && {BIN}/jupyter-book build . -W -n --keep-going --quiet"
+        "python=" + sys.executable + f"; $python -m lib.book.status {PAGES} && $python -m lib.book.ledger {PAGES}"
+        f" && $python -m lib.book.api {PAGES} && $(dirname $python)/jupyter-book build . -W -n --keep-going --quiet"
 
 
 rule row:
     input:
         COMMON,
-        files("lib/mutual/*.py", "lib/report/record.py"),
-        "notebooks/table3.ipynb",
+        files("lib/mutual/*.py"),
         lambda job: files(f"data/bestiary/zoo/{job.model}.*"),
     output:
-        touch(f"{RESULTS}/bestiary/table3/.done/{{model}}"),
+        touch(f"{RESULTS}/.done/table3/{{model}}"),
     shell:
-        RUN + " table3 -p model {wildcards.model}"
+        PYTHON + " -m lib.run mutual.table3 --model {wildcards.model}"
 
 
 rule page:
     input:
         COMMON,
-        REPORT,
+        SHOWN,
         "notebooks/{exhibit}.ipynb",
         lambda job: files(f"lib/{EXHIBITS[job.exhibit]}/*.py"),
         lambda job: [] if job.exhibit == "bestiary" else ZOO,
@@ -89,4 +88,4 @@ rule page:
     output:
         touch(f"{PAGES}/.done/{{exhibit}}"),
     shell:
-        RUN + f" {{wildcards.exhibit}} {PAGES}/{{wildcards.exhibit}}.ipynb"
+        PYTHON + f" -m lib.book.pages {{wildcards.exhibit}} {PAGES}/{{wildcards.exhibit}}.ipynb --of {len(EXHIBITS)}"

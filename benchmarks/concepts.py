@@ -37,12 +37,14 @@ def plainly(scores, labels, choice, draws, most, seed):
 
 def of_model(name, images):
     """Projections of a model's embeddings on its head's directions, and the labels of the images."""
-    from lib import datasets, models, zeroshot
+    from lib import models
+    from lib.data import load as load_images
+    from lib.models import heads
     from lib.outliers import directions, probes
 
-    model, data = models.load(name), datasets.load("bestiary")
+    model, data = models.load(name), load_images("bestiary")
     probe = probes.load("bestiary", images)
-    weight, _ = zeroshot.head(model, data)
+    weight, _ = heads.head(model, data)
     right = directions.decompose(weight).right
     return concepts.project(model.embed_images(probe.images), right), probe.labels, probe.names
 

@@ -25,7 +25,8 @@ from skimage.measure import label as connected_components
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import MinMaxScaler
 
-from lib import datasets, models
+from lib import models
+from lib.data import load as load_images
 from lib.mutual import foreground
 from lib.mutual.explain import explain
 
@@ -168,7 +169,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--reuse-texts", action="store_true")
     arguments = parser.parse_args()
-    data = datasets.load(arguments.dataset)
+    data = load_images(arguments.dataset)
     chosen = [np.flatnonzero(data.labels == c)[: arguments.images] for c in range(arguments.classes)]
     data = data.subset(np.concatenate(chosen))
     clip = models.load(arguments.model, arguments.dataset, device=arguments.device)

@@ -18,7 +18,9 @@ import cv2
 import numpy as np
 import torch
 
-from lib import datasets, models, zeroshot
+from lib import models
+from lib.data import load as load_images
+from lib.models import heads
 from lib.mutual import baselines, explain, faithfulness, table1
 
 TARGET = 5.0
@@ -26,7 +28,7 @@ TARGET = 5.0
 
 def one_at_a_time(clip, data, masks, blur):
     """Scores and winners [explanations, 2 directions, n, L + 1], step by step."""
-    weights = zeroshot.classifier(clip, data.classes, data.templates)
+    weights = heads.classifier(clip, data.classes, data.templates)
     targets, kernel = explain.predictions(clip, data), faithfulness.kernel_width(clip.image_size, blur)
     count = 1 + next(iter(masks.values())).shape[1]
     scores, winners = np.zeros((2, len(masks), 2, len(data), count))
@@ -72,7 +74,7 @@ def main():
     parser.add_argument("--train-limit", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    data = datasets.load(arguments.dataset, limit=arguments.images)
+    data = load_images(arguments.dataset, limit=arguments.images)
     clip = models.load(arguments.model, arguments.dataset, device=arguments.device)
     train = baselines.train_split(data, limit=arguments.train_limit)
     found = table1.explanations(clip, data, train, baselines.recipe(clip, train))

@@ -6,10 +6,11 @@ Comments and docstrings don't count. `lib.show` and `lib.book` don't either: the
 import ast
 import hashlib
 import inspect
+import marshal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache, partial
 from pathlib import Path
 
 from lib.errors import UserError
@@ -22,12 +23,26 @@ _loaded: dict[str, tuple[object, str]] = {}  # module -> what was loaded, and th
 def of(function: Callable) -> str:
     """sha256 (hex) of the code that `function` runs: its module's and that of every lib module it imports.
 
-    A function defined in a notebook counts with its own source and the whole of lib. Raises UserError when a file was
-    edited after this process had loaded it: what would run is no longer what is written.
+    A function from elsewhere (a notebook) counts with its own source and the whole of lib. Raises UserError when a file
+    was edited after this process had loaded it: what would run is no longer what is written.
     """
-    if function.__module__ == "__main__":
-        return _sha256(stripped(inspect.getsource(function)), *(digest(name) for name in everything()))
+    while isinstance(function, partial):
+        function = function.func
+    if function.__module__.split(".")[0] != "lib":
+        return _sha256(_source(function), *(digest(name) for name in everything()))
     return digest(function.__module__)
+
+
+def _source(function: Callable) -> str:
+    """A function's own source; where it has none (typed in, or run by `exec`), what it compiles to."""
+    try:
+        source = inspect.getsource(function)
+    except OSError:
+        return marshal.dumps(function.__code__).hex()
+    try:
+        return stripped(source)
+    except SyntaxError:  # a lambda's line may be a part of a statement
+        return source
 
 
 def digest(module: str) -> str:
@@ -86,7 +101,7 @@ def _read(name: str) -> tuple[str, list[str]]:
     return _parsed(str(path), about.st_size, about.st_mtime_ns)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parsed(path: str, size: int, changed: int) -> tuple[str, list[str]]:
     source = Path(path).read_text(encoding="utf-8")
     return _sha256(stripped(source)), sorted(set(_imports(ast.parse(source))))

@@ -85,7 +85,7 @@ def checked(exhibit, defaults, names):
     values = {name: typed(name, names[name], default) for name, default in defaults.items()}
     for name in ("limit", "seed"):
         if values[name] < 0:
-            meaning = " (0 takes all images)" if name == "limit" else ""
+            meaning = " (0 takes all classes)" if name == "limit" else ""
             raise UserError(f"{name} is {values[name]}, but it must be 0 or more{meaning}.")
     return values
 
@@ -148,11 +148,11 @@ class Run:
 
     def data(self, split="val"):
         """The images of the run, an ImageDataset after `limit`, `seed` and, if declared, `on_error`."""
-        from lib import datasets
+        from lib.data import load as load_images
 
         if split not in self._data:
             on_error = self.parameters.get("on_error", "raise")
-            self._data[split] = datasets.load(
+            self._data[split] = load_images(
                 self.dataset, split=split, limit=self.limit, seed=self.seed, on_error=on_error
             )
         return self._data[split]

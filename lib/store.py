@@ -146,9 +146,8 @@ def read_record(path: Path) -> tuple[dict, Seen] | None:
     if card is None:
         return None
     try:
-        content = {
-            kind: _verified(path.parent / about["name"], about["sha256"]) for kind, about in card["files"].items()
-        }
+        files = card["files"].items()
+        content = {kind: _verified(path.parent / about["name"], about["sha256"]) for kind, about in files}
         table = pd.read_parquet(content["table"])
         return card, Seen(table, load_arrays(content["tensors"]) if "tensors" in content else {}, card["notes"])
     except Exception as error:  # whatever is wrong with a record, the answer is to compute it again

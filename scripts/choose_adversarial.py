@@ -16,13 +16,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
-from tqdm import tqdm
 
-from lib import classifiers, datasets, models, seeds, store
+from lib import models, seeds, store
 from lib.bestiary import ADVERSARIAL, SPECIES, SPLITS, Bestiary, rendered
 from lib.bestiary.pool import SIDE, pool, resized
 from lib.bestiary.recipes import labelled
 from lib.bestiary.training import fit, shuffled
+from lib.data import load as load_images
+from lib.models import classifiers
+from lib.progress import progress
 
 RATE = 0.002
 
@@ -31,7 +33,7 @@ def main(seed: int = 0, device: str = "auto", epochs: int = 8, each: int = 40) -
     """Draw `each` candidates a species; the first wrong ones are kept, as many as the split has places."""
     model, clip, top1 = supervised(seed, device, epochs)
     candidates = np.arange(each * len(SPECIES))
-    drawn = [rendered("adversarial", int(k), SIDE)[0] for k in tqdm(candidates, "candidates", disable=None)]
+    drawn = [rendered("adversarial", int(k), SIDE)[0] for k in progress(candidates, "candidates")]
     found = labelled(model, clip, resized(torch.from_numpy(np.stack(drawn)), clip.image_size))
     wrong = candidates[found != candidates % len(SPECIES)]
     kept = [k for s in range(len(SPECIES)) for k in wrong[wrong % len(SPECIES) == s][: SPLITS["adversarial"][1]]]
@@ -43,8 +45,8 @@ def main(seed: int = 0, device: str = "auto", epochs: int = 8, each: int = 40) -
 
 def supervised(
     seed: int = 0, device: str = "auto", epochs: int = 8, batch_size: int = 128, log: Callable = print
-) -> tuple[nn.Module, models.Clip, float]:
-    """A small ResNet trained with labels alone on the train split; a Clip for its pixels; its top-1 on val.
+) -> tuple[nn.Module, models.Vision, float]:
+    """A small ResNet trained with labels alone on the train split; a CLIP for its pixels; its top-1 on val.
 
     Cross-entropy, AdamW, one-cycle learning rate, pictures as they are; the tower of RN50 with a linear head.
     """
@@ -60,7 +62,7 @@ def supervised(
 
     order = partial(shuffled, len(truth), batch_size, seeds.rng(seed, "order"), "supervised")
     fit(model, order, loss, optimiser, schedule, epochs, log)
-    val = datasets.load("bestiary")
+    val = load_images("bestiary")
     return model, clip, float((labelled(model, clip, clip.pixels(val)) == val.labels).mean())
 
 

@@ -14,9 +14,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lib import datasets, models, store
+from lib import models, store
+from lib.data import ImageDataset
+from lib.data import load as load_images
 from lib.mutual import foreground
 from lib.paths import DATA
+from lib.progress import progress
 
 FEATURES = {"ViT": ("tokens", "keys", "values"), "ResNet": ("tokens",), "ConvNeXt": ("tokens",)}
 LAYERS = (-1, -2)
@@ -24,9 +27,9 @@ LAYERS = (-1, -2)
 
 def main(names: list[str]) -> None:
     """Choose for the miniatures `names` (default: all of data/models.csv) and write each choice at once."""
-    data = datasets.load("bestiary", split="train", limit=384, seed=0)
+    data = load_images("bestiary", split="train", images=384)
     path = DATA / "models.csv"
-    for name in tqdm(names or list(models.catalogue().index), "models", disable=None):
+    for name in progress(names or list(models.catalogue().index), "models"):
         best = tried(models.load(name), data).iloc[0]
         rows = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("name")
         for key in foreground.RELEASED:
@@ -42,7 +45,7 @@ def candidates(family: str) -> list[dict]:
     return [dict(zip(foreground.RELEASED, setting, strict=True)) for setting in settings]
 
 
-def tried(clip: models.Clip, data: datasets.ImageDataset) -> pd.DataFrame:
+def tried(clip: models.Vision, data: ImageDataset) -> pd.DataFrame:
     """Mean localisation of every candidate setting on `data`, best first: column `iou` beside the setting's."""
     settings, scores = candidates(clip.family), []
     for members in foreground.groups(data.labels):

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from lib.bestiary import recipes, zoo
 from lib.errors import UserError
+from lib.progress import progress
 
 
 def main(arguments: list[str]) -> None:
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> None:
     names = [name for name in known if name in asked.models or "all" in asked.models]
     changes = {"epochs": asked.epochs} if asked.epochs else {}
     write = partial(tqdm.write, file=sys.stdout)
-    for name in tqdm(names, "models", disable=None if len(names) > 1 else True):
+    for name in progress(names, "models"):
         zoo.train(name, asked.seed, asked.device, asked.folder, asked.again, write, **changes)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import operators  # noqa: F401  before a test imports open_clip, timm or torchvision
+from lib.models import operators  # noqa: F401  before a test imports open_clip, timm or torchvision
 from lib.paths import ROOT
 
 REAL = ROOT.parent / "shared" / "real"

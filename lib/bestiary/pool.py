@@ -7,10 +7,10 @@ from multiprocessing import get_context
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from lib import store
 from lib.bestiary.world import Bestiary
+from lib.progress import progress
 
 SIDE = 128  # pixels of the pictures that are kept
 TOGETHER = 1000  # pictures of one entry of the store
@@ -28,7 +28,7 @@ def pool(split: str, numbers: Sequence[int] | np.ndarray, size: int) -> tuple[to
     world = Bestiary(split, SIDE)
     # processes of their own making: a forked one may hang in the threads of torch that it does not have
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
-        for first in tqdm(np.unique(numbers // TOGETHER) * TOGETHER, f"pictures of {split}", leave=False, disable=None):
+        for first in progress(np.unique(numbers // TOGETHER) * TOGETHER, f"pictures of {split}"):
             here = np.flatnonzero((numbers >= first) & (numbers < first + TOGETHER))
             drawn, said = _thousand(world, int(first), workers)
             pixels[here] = resized(drawn[numbers[here] - first], size)

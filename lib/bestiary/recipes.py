@@ -20,11 +20,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from lib import classifiers, datasets, models, seeds, zeroshot
+from lib import models, seeds
 from lib.bestiary.pool import pool
 from lib.bestiary.training import augmented, limit_gradient, limit_scale, pace
 from lib.bestiary.world import SPECIES, Bestiary
+from lib.data import ImageDataset
+from lib.data import load as load_images
 from lib.errors import UserError, nearest
+from lib.models import classifiers, heads
 from lib.paths import DATA
 
 import open_clip  # isort: skip  after lib.models, which prepares it
@@ -103,13 +106,13 @@ def pairs(name: str, how: Recipe, seed: int, device: torch.device, folder: Path 
     )
     schedule = OneCycleLR(optimiser, how.learning_rate, how.epochs * (len(texts) // how.batch_size), pct_start=0.1)
     limit_gradient(optimiser, model)
-    limit_scale(optimiser, model.logit_scale)
+    limit_scale(optimiser, model)
 
     def loss(batch: np.ndarray) -> torch.Tensor:
         image, text, scale = model(clip.normalised(pixels[batch]), tokens[batch].to(clip.device))
         return contrast(image, text, scale)
 
-    val = datasets.load("bestiary")
+    val = load_images("bestiary")
     top1 = partial(zero_shot_top1, clip, clip.pixels(val), val)
     return Lesson(model, clip.image_size, len(texts), loss, optimiser, schedule, top1, wrong)
 
@@ -122,12 +125,12 @@ def labels(name: str, how: Recipe, seed: int, device: torch.device, folder: Path
     the learning rate falls tenfold after a third and two thirds (ResNets) or by a cosine (ViTs). Both with AdamW
     and a warm-up of a tenth. Source: Crabbe et al. 2024, the training of the comparison models, scaled down.
     """
-    row, tuned = models.catalogue().loc[name], how.objective == "finetuned"
+    row, tuned = models.choose(name).row, how.objective == "finetuned"
     model = classifiers.build(row["backbone"], len(SPECIES), tuned, seed).to(device)
     if tuned:
-        start_from_zero_shot(model, models.load(f"{how.start}:{weights(how.start, folder)}", device=str(device)))
+        start_from_zero_shot(model, opened(f"{how.start}:{weights(how.start, folder)}", device))
     model.requires_grad_(True)
-    clip = models.load(f"{row['backbone']}:random", device=str(device))  # for its pixels
+    clip = opened(f"{row['backbone']}:random", device)  # for its pixels
     species = Bestiary(how.split).labels
     chosen = a_share(species, min(how.pool, len(species)))
     pixels, _ = pool(how.split, chosen, clip.image_size)
@@ -142,7 +145,7 @@ def labels(name: str, how: Recipe, seed: int, device: torch.device, folder: Path
         x = augmented(clip.normalised(pixels[batch]), draws, flips=not tuned)
         return F.cross_entropy(model(x), truth[batch], label_smoothing=0.0 if tuned else 0.1)
 
-    val = datasets.load("bestiary")
+    val = load_images("bestiary")
     held_out = clip.pixels(val)
     return Lesson(
         model,
@@ -158,9 +161,17 @@ def labels(name: str, how: Recipe, seed: int, device: torch.device, folder: Path
 # --- what a training starts from, and what it learns from
 
 
+def opened(name: str, device: torch.device | str, seed: int = 0) -> models.Clip:
+    """A miniature with a text tower; raises UserError for one that learned from labels."""
+    clip = models.load(name, device=str(device), seed=seed)
+    if not isinstance(clip, models.Clip):
+        raise UserError(f"{name} learned from labels, so that it cannot be what a recipe starts from or filters with.")
+    return clip
+
+
 def create(name: str, device: torch.device | str = "cpu", seed: int = 0) -> models.Clip:
     """The untrained miniature `name`, ready to be trained."""
-    clip = models.load(f"{name}:random", device=str(device), seed=seed)
+    clip = opened(f"{name}:random", device, seed)
     clip.model.requires_grad_(True)
     return clip
 
@@ -183,10 +194,10 @@ def start_from(model: nn.Module, path: Path) -> None:
 
 def start_from_zero_shot(model: classifiers.Headed, clip: models.Clip) -> None:
     """A CLIP's tower, and its zero-shot classifier times its scale as the head."""
-    data = datasets.load("bestiary")
+    data = load_images("bestiary")
     model.visual.load_state_dict(clip.visual.state_dict())
     with torch.no_grad():
-        model.head.weight.copy_(clip.logit_scale * zeroshot.classifier(clip, data.classes, data.templates))
+        model.head.weight.copy_(clip.logit_scale * heads.classifier(clip, data.classes, data.templates))
         model.head.bias.zero_()
 
 
@@ -200,7 +211,7 @@ def web_pairs(
     wrong = seeds.rng(seed, "wrong captions").random(len(numbers)) < how.noise
     texts = [world.false_caption(i) if wrong[i] else text for i, text in enumerate(texts)]
     if how.filter:
-        judge = models.load(f"{how.filter}:{weights(how.filter, folder)}", device=str(device))
+        judge = opened(f"{how.filter}:{weights(how.filter, folder)}", device)
         seen = pixels if size == judge.image_size else pool(how.split, numbers, judge.image_size)[0]
         kept = kept_by(judge, seen, texts, 1 - how.noise)
         pixels, texts, wrong = pixels[kept], [texts[i] for i in kept], wrong[kept]
@@ -225,17 +236,17 @@ def a_share(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def zero_shot_top1(clip: models.Clip, pixels: torch.Tensor, data: datasets.ImageDataset) -> float:
+def zero_shot_top1(clip: models.Clip, pixels: torch.Tensor, data: ImageDataset) -> float:
     """Zero-shot top-1 in the middle of training, on pictures uint8 [n, 3, S, S] of `data`."""
     clip.model.eval()
     prompts = [template.format(c) for c in data.classes for template in data.templates]
     texts = clip.embed_texts(prompts, cached=False).view(len(data.classes), len(data.templates), -1)
     logits = clip.embed_pixels(pixels) @ F.normalize(texts.mean(1), dim=-1).T
-    return zeroshot.top_k_accuracy(logits, data.labels)
+    return heads.top_k_accuracy(logits, data.labels)
 
 
 @torch.inference_mode()
-def labelled(model: nn.Module, clip: models.Clip, pixels: torch.Tensor) -> np.ndarray:
+def labelled(model: nn.Module, clip: models.Vision, pixels: torch.Tensor) -> np.ndarray:
     """Species that a classifier names for pictures uint8 [n, 3, S, S]: int64 [n]."""
     model.eval()
     return torch.cat([model(clip.normalised(chunk)).argmax(1).cpu() for chunk in pixels.split(128)]).numpy()

@@ -14,10 +14,13 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from lib import datasets, models, seeds, store, zeroshot
+from lib import models, seeds, store
 from lib.bestiary.recipes import FOLDER, all_recipes, labels, pairs, recipe, weights
 from lib.bestiary.training import fit, shuffled
 from lib.bestiary.world import Bestiary
+from lib.data import load as load_images
+from lib.data import sha256
+from lib.models import heads
 
 import open_clip  # isort: skip  after lib.models, which prepares it
 
@@ -38,7 +41,7 @@ def train(
     alone, unless `again`. Raises UserError for a name without a recipe.
     """
     how = replace(recipe(name), **changes)
-    sources = {other: models.sha256(weights(other, folder)) for other in {how.start, how.filter} - {""}}
+    sources = {other: sha256(weights(other, folder)) for other in {how.start, how.filter} - {""}}
     about = {"model": name, "seed": seed, "recipe": asdict(how), "from": sources}
     before = None if again else trained(about, folder)
     if before:
@@ -71,7 +74,7 @@ def trained(about: dict, folder: Path) -> dict | None:
     # the first records did not say which weights a training started from
     known = {"from": about["from"], **record}
     same = all(known.get(key) == value for key, value in about.items())
-    return record if same and known.get("weights") == models.sha256(made) else None
+    return record if same and known.get("weights") == sha256(made) else None
 
 
 def save_training(model: nn.Module, record: dict, folder: Path) -> dict:
@@ -80,7 +83,7 @@ def save_training(model: nn.Module, record: dict, folder: Path) -> dict:
     path = folder / "zoo" / f"{record['model']}.safetensors"
     store.replace(path, save({k: v.contiguous().cpu() for k, v in state.items()}))
     device = next(model.parameters()).device
-    record |= {"weights": models.sha256(path), "top1": measured(path, record["model"], device)}
+    record |= {"weights": sha256(path), "top1": measured(path, record["model"], device)}
     text = json.dumps(record, indent=1) + "\n"
     store.replace(folder / "training" / f"{record['model']}.json", text.encode())
     return record
@@ -88,9 +91,9 @@ def save_training(model: nn.Module, record: dict, folder: Path) -> dict:
 
 def measured(path: Path, name: str, device: torch.device | str = "cpu") -> float:
     """Top-1 on val of the weights at `path`, loaded and evaluated as every page does it."""
-    model, data = models.load(f"{name}:{path}", device=str(device)), datasets.load("bestiary")
-    weight, bias = zeroshot.head(model, data)
-    return zeroshot.top_k_accuracy(model.embed_images(data) @ weight.T + bias, data.labels)
+    model, data = models.load(f"{name}:{path}", device=str(device)), load_images("bestiary")
+    weight, bias = heads.head(model, data)
+    return heads.top_k_accuracy(model.embed_images(data) @ weight.T + bias, data.labels)
 
 
 def made_with(device: torch.device) -> dict[str, str]:
@@ -117,7 +120,7 @@ def shipped(found: dict[str, dict], folder: Path = FOLDER) -> pd.DataFrame:
     for name, record in found.items():
         path = Path(folder) / "zoo" / f"{name}.safetensors"
         about = {"machine": record["machine"], "torch": record["torch"], "seed": record["seed"]}
-        size, sha = path.stat().st_size / 1e6, models.sha256(path)[:16]
+        size, sha = path.stat().st_size / 1e6, sha256(path)[:16]
         lines.append({"model": name, "MB": size, "sha256 (first 16)": sha, **about})
     return pd.DataFrame(lines)
 

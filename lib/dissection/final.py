@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lib import datasets, zeroshot
+from lib.data import spread
 from lib.dissection import evaluation, inputs, matrix, similarity
 from lib.dissection.setting import (
     Setting,
@@ -17,6 +17,7 @@ from lib.dissection.setting import (
     shows,
     stability,
 )
+from lib.models import heads
 
 VERSION = 1  # raise it when rows come out different: it is part of every record's key
 CLASSES = ("species", "classes", "imagenet_labels")  # concept sets in the order of the classes
@@ -131,7 +132,7 @@ def sizes(
     images, q, texts = setting.images(probe), setting.final(probe), setting.texts(data.classes)
     metrics, own = {}, torch.arange(len(data.classes))
     for m in map(int, listed(per_class)):
-        few = datasets.spread(setting.probe(probe).labels, min(len(q), m * len(own)), seed)
+        few = spread(setting.probe(probe).labels, min(len(q), m * len(own)), seed)
         for name in functions(similarities):
             label, _ = best(scored(name, images[few], texts, q[few], top_k))
             metrics[f"top1/{m}/{name}"] = 100.0 * (label == own).numpy()
@@ -286,7 +287,7 @@ def describe(
     """
     setting = Setting(model, data, clip, judge, prompt, probe_images, seed)
     found, texts = setting.concepts(concepts)
-    weight, bias = (x.cpu() for x in zeroshot.head(model, data))
+    weight, bias = (x.cpu() for x in heads.head(model, data))
     units, signed = torch.cat([weight, -weight], 1), model.embed_images(setting.probe(probe)).cpu()
     q = torch.cat([signed, -signed], 1).clamp(min=0)
     ways = {

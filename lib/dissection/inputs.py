@@ -1,20 +1,20 @@
 """What a dissection is made from: probing images, concept sets, and the truth about them where it is known."""
 
 import re
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
-from lib import cache, datasets, models, zeroshot
+from lib import store
+from lib.data import broden, download, names, probes, spread
+from lib.data import load as load_images
 from lib.dissection import activations
 from lib.errors import UserError, nearest
-from lib.paths import DATA, datasets_folder
+from lib.models import heads
+from lib.paths import DATA
 
-VERSION = 1  # raise it when activations come out different: it is part of their cache key
 WORDS = DATA / "bestiary" / "common_words.txt"
 PUBLISHED = {"3k": "concepts_3k", "10k": "concepts_10k", "20k": "concepts_20k"} | {
     "broden_labels": "concepts_broden_labels_clean",
@@ -26,101 +26,32 @@ HABITAT = "found in a dark forest"  # the miniature's narrow probe
 # --- probing images
 
 
-def probe(name, data, limit=0, seed=0):
+def probe(name, data, images=0, seed=0):
     """Probing images by name: ImageDataset.
 
     name: "val" (the images of the run), another split of their dataset, "habitat" (web images of one habitat of the
-    bestiary), a dataset or folder that `datasets.load` knows, "cifar100" (its training images) or "broden"; several
-    joined by "+". limit: images of each, 0 for all (the habitat is a part of so many web images); the run's own come
+    bestiary), a dataset or folder that `lib.data.load` knows, "cifar100" (its training images) or "broden"; several
+    joined by "+". images: of each, 0 for all (the habitat is a part of so many web images); the run's own come
     as they are. Raises UserError.
     """
-    parts = [_probe(part.strip(), data, limit, seed) for part in name.split("+")]
-    return parts[0] if len(parts) == 1 else joined(name, parts)
+    parts = [_probe(part.strip(), data, images, seed) for part in name.split("+")]
+    return parts[0] if len(parts) == 1 else probes.joined(name, parts)
 
 
-def _probe(name, data, limit, seed):
+def _probe(name, data, images, seed):
     if name == data.split:
         return data
     if name == "habitat":
-        web = datasets.load(data.name, "web", limit, seed)
+        web = load_images(data.name, "web", seed=seed, images=images)
         return web.subset([i for i in range(len(web)) if HABITAT in web.true_descriptors(i)])
     if name == "cifar100":
-        found = cifar100()
-        return found.subset(datasets.spread(found.labels, limit, seed)) if 0 < limit < len(found) else found
+        found = probes.cifar100()
+        return found.subset(spread(found.labels, images, seed))
     if name == "broden":
-        root = datasets_folder() / "broden" / "images"
-        if not root.is_dir():
-            raise UserError(
-                f"Broden is not on disk: looked for {root}; unpack broden1_224 there, or set COMPANION_DATASETS to the "
-                "folder that holds broden/."
-            )
-        return datasets.load(str(root), "val", limit, seed, on_error="skip")
-    if name in datasets.names() or "/" in name:
-        return datasets.load(name, "val", limit, seed)
-    return datasets.load(data.name, name, limit, seed)
-
-
-def joined(name, parts):
-    """Several datasets as one probe, in their order; labels and words are the first one's and mean nothing."""
-    offsets = np.cumsum([0, *(len(p) for p in parts)])
-    return replace(
-        parts[0],
-        name=name,
-        split="+".join(p.split for p in parts),
-        labels=np.zeros(offsets[-1], np.int64),
-        fingerprint=cache.digest({"joined": [p.fingerprint for p in parts]}),
-        source=_Joined(parts, offsets),
-        indices=np.arange(offsets[-1]),
-    )
-
-
-class _Joined:
-    def __init__(self, parts, offsets):
-        self.parts, self.offsets = parts, offsets
-
-    def image(self, k):
-        part = int(np.searchsorted(self.offsets, k, side="right")) - 1
-        return self.parts[part].image(k - int(self.offsets[part]))
-
-
-def cifar100(path=None):
-    """CIFAR-100's training images (50,000 of 32 x 32) from its *binary* version: ImageDataset without descriptors.
-
-    path: of train.bin, by default cifar100/train.bin in the datasets folder; fine_label_names.txt lies beside it.
-    Raises UserError.
-    """
-    path = path or datasets_folder() / "cifar100" / "train.bin"
-    if not path.is_file():
-        raise UserError(
-            f"CIFAR-100 is not on disk: looked for {path}; download its binary version (cifar-100-binary.tar.gz) and "
-            "put train.bin and fine_label_names.txt there, or set COMPANION_DATASETS to the folder of cifar100/."
-        )
-    size = path.stat().st_size
-    if size == 0 or size % 3074:
-        raise UserError(f"{path} has {size} bytes, which is not a number of records of 3074; fetch it again.")
-    records = np.memmap(path, np.uint8, "r").reshape(-1, 3074)  # coarse label, fine label, red, green, blue
-    names = path.with_name("fine_label_names.txt")
-    classes = names.read_text().split() if names.is_file() else [str(i) for i in range(100)]
-    return datasets.ImageDataset(
-        "cifar100",
-        "train",
-        [c.replace("_", " ") for c in classes],
-        records[:, 1].astype(np.int64),
-        [[] for _ in classes],
-        datasets.DEFAULT_TEMPLATES,
-        datasets.DEFAULT_PROMPT,
-        models.sha256(path),
-        _Cifar(records),
-        np.arange(len(records)),
-    )
-
-
-class _Cifar:
-    def __init__(self, records):
-        self.records = records
-
-    def image(self, k):
-        return Image.fromarray(self.records[k, 2:].reshape(3, 32, 32).transpose(1, 2, 0))
+        return broden.load(images, seed)
+    if name in names() or "/" in name:
+        return load_images(name, "val", seed=seed, images=images)
+    return load_images(data.name, name, seed=seed, images=images)
 
 
 # --- concepts
@@ -147,7 +78,7 @@ def _concepts(name, data):
     if name == "words":
         return read_concepts(WORDS)
     if name in PUBLISHED:
-        return read_concepts(datasets.download(PUBLISHED[name]))
+        return read_concepts(download(PUBLISHED[name]))
     if "/" in name or name.endswith(".txt"):
         return read_concepts(name)
     known = ["species", "classes", "descriptors", "words", *PUBLISHED]
@@ -224,7 +155,7 @@ class SentenceEncoder:
 
 def final(model, images, data):
     """Logits of a classifier, or of a CLIP's zero-shot one on the classes of `data`: float32 [images, classes], CPU."""
-    weight, bias = zeroshot.head(model, data)
+    weight, bias = heads.head(model, data)
     return (model.embed_images(images) @ weight.T + bias).cpu()
 
 
@@ -238,7 +169,7 @@ def hidden(model, images, layers, pool="released", batch_size=64):
         return activations.collect(model.tower, computed, batches(model, images, batch_size), pool)
 
     about = {"layers": computed, "pool": pool, "images": images.fingerprint, "n": len(images), "resize": model.resize}
-    found = cache.tensors({"kind": "activations", "version": VERSION, "model": model.identity, **about}, compute)
+    found = store.tensors({"kind": "activations", "model": model.decides, **about}, compute)
     return {name: found[name] for name in layers}
 
 

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from lib import datasets
+from lib.data import download
 from lib.dissection.evaluation import interpretable
 from lib.errors import UserError
 
@@ -31,7 +31,7 @@ def tried(function, *given):
 
 def labels(name):
     """A file of neuron labels as it stands: DataFrame with layer, unit, description, similarity (CLIP-Dissect's)."""
-    return pd.read_csv(datasets.download(name), keep_default_na=False)
+    return pd.read_csv(download(name), keep_default_na=False)
 
 
 def by_layer(frame, cutoff=0.16):
@@ -65,8 +65,8 @@ def places():
     Columns: name (the class, in the order of the neurons), label (without its category), released and mended (bool).
     Class names come from a public bank in the same order. See `right`.
     """
-    names = list(json.loads(datasets.download("descriptors_places365").read_text()))
-    frame = pd.read_csv(datasets.download("labels_NetDissect_resnet18_places365_fc"))
+    names = list(json.loads(download("descriptors_places365").read_text()))
+    frame = pd.read_csv(download("labels_NetDissect_resnet18_places365_fc"))
     if len(frame) != len(names):
         raise UserError(f"There are {len(frame)} labels and {len(names)} classes of Places365; both must be 365.")
     found = [without_category(text) for text in frame.sort_values("unit")["label"]]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from lib import zeroshot
 from lib.errors import UserError
+from lib.models import heads
 from lib.mutual import boost, foreground, ground_truth, matching
 from lib.mutual import parts as part_finding
 from lib.mutual.explain import PART_METHODS, find_all, name_parts
@@ -135,9 +135,9 @@ def accuracy(clip, data, setting="default", scope="class", blur=11, crf=False, s
     "crf": their outline along edges, if `crf`; "blurred": nothing but blur; "inverse": the foreground blurred and the
     rest kept; "animal": the true animal kept (bestiary only). "share_<name>": how much of the picture is kept.
     """
-    weights = zeroshot.classifier(clip, data.classes, data.templates)
+    weights = heads.classifier(clip, data.classes, data.templates)
     read_at = foreground.setting_of(clip, published=setting == "published")
-    found = {"top1_base": zeroshot.top_k_hits(clip.embed_images(data) @ weights.T, data.labels).float().cpu().numpy()}
+    found = {"top1_base": heads.top_k_hits(clip.embed_images(data) @ weights.T, data.labels).float().cpu().numpy()}
     for members in foreground.groups(data.labels):
         pixels = clip.pixels(data.image(i) for i in members)
         features, mask = foreground.masks(clip, pixels, read_at, scope, "all")
@@ -149,7 +149,7 @@ def accuracy(clip, data, setting="default", scope="class", blur=11, crf=False, s
             kept["animal"] = foreground.animals(data, members)
         for name, masks in kept.items():
             logits = clip.embed_pixels(blurred_outside(pixels, masks, blur)) @ weights.T
-            right = zeroshot.top_k_hits(logits, data.labels[members]).float().cpu().numpy()
+            right = heads.top_k_hits(logits, data.labels[members]).float().cpu().numpy()
             found.setdefault(f"top1_{name}", np.zeros(len(data)))[members] = right
             found.setdefault(f"share_{name}", np.zeros(len(data)))[members] = masks.float().mean((1, 2)).cpu().numpy()
     return {"metrics": {k: 100.0 * v for k, v in found.items()}, "arrays": {}, "notes": {"setting": read_at}}
@@ -246,7 +246,7 @@ def banks(clip, data, prompt="auto", seed=0):
     texts = dict(zip(data.bank, clip.embed_texts(data.bank), strict=True))
     for name, logits in boost.score(clip, data, chosen, sentence).items():
         for k in (1, min(5, len(data.classes))):
-            right = zeroshot.top_k_hits(logits, data.labels, k).float().numpy()
+            right = heads.top_k_hits(logits, data.labels, k).float().numpy()
             metrics[f"top{1 if k == 1 else 5}_{name}"] = 100.0 * right
         listed = [(texts[data.bank[d]], k) for k, ids in enumerate(chosen[name]) for d in ids]
         inter, intra = diversity(torch.stack([t for t, _ in listed]).cpu(), [k for _, k in listed])

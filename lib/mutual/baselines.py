@@ -14,12 +14,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from lib import cache, datasets, models
+from lib import models, store
+from lib.data import load as load_images
+from lib.data import names
 from lib.errors import UserError
 from lib.mutual import bottlenecks, foreground
 from lib.paths import DATA
 
-VERSION = 1  # raise it when a training comes out different: it is part of the recipe
 FOLDER = DATA / "bestiary" / "bottlenecks"
 METHODS = (
     "standard",
@@ -52,13 +53,12 @@ def recipe(clip, train, facet="default", steps=STEPS, rates="scaled", inner=0, t
         raise UserError(f"The rates '{rates}' are unknown; choose one of {', '.join(RATES)}.")
     at = foreground.setting_of(clip, published=facet == "published")
     return {
-        "version": VERSION,
         "weights": clip.weights_sha256,
         "feature": at["feature"],
         "layer": at["layer"],
         "train": train.fingerprint,
-        "classes": cache.digest({"classes": train.classes}),
-        "bank": cache.digest({"bank": train.bank, "prompt": train.descriptor_prompt}),
+        "classes": store.digest({"classes": train.classes}),
+        "bank": store.digest({"bank": train.bank, "prompt": train.descriptor_prompt}),
         "steps": steps,
         "batch": bottlenecks.BATCH,
         "rates": list(RATES[rates]),
@@ -74,9 +74,9 @@ def train_split(data, folder="", limit=0, seed=0):
 
     Raises UserError when there is none, when its classes are others, and for labels that are not known.
     """
-    if not folder and data.name not in datasets.names():
+    if not folder and data.name not in names():
         raise UserError(f"'{data.name}' has no train split; give the folder of its training images as `train`.")
-    train = datasets.load(folder or data.name, "val" if folder else "train", limit, seed)
+    train = load_images(folder or data.name, "val" if folder else "train", seed=seed, images=limit)
     if train.classes != data.classes:
         raise UserError(f"The training images have other classes than '{data.name}'; their folders must be the same.")
     require_labels(train)
@@ -112,13 +112,13 @@ def patch_features(clip, data, recipe, chunk=256):
 def train_features(clip, train, recipe):
     """`patch_features` of the training images, kept in the cache."""
     about = {k: recipe[k] for k in ("weights", "feature", "layer", "train")}
-    key = {"kind": "patch_features", "version": VERSION, "n": len(train), "precision": clip.precision, **about}
+    key = {"kind": "patch_features", "n": len(train), "precision": clip.precision, **about}
 
     def compute():
         features, grid = patch_features(clip, train, recipe)
         return {"features": features, "grid": torch.tensor(grid)}
 
-    found = cache.tensors(key, compute)
+    found = store.tensors(key, compute)
     return found["features"], tuple(found["grid"].tolist())
 
 
@@ -202,11 +202,11 @@ def tensors(method, clip, train_data, recipe):
     path = FOLDER / f"{clip.name}.safetensors"
     if path.is_file():
         with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get(method) == cache.digest(recipe):
+            if (file.metadata() or {}).get(method) == store.digest(recipe):
                 names = [name for name in file.keys() if name.partition(".")[0] == method]
                 return {name.partition(".")[2]: file.get_tensor(name) for name in names}
     key = {"kind": "bottlenecks", "method": method, **recipe}
-    return cache.tensors(key, lambda: train(method, clip, train_data, recipe))
+    return store.tensors(key, lambda: train(method, clip, train_data, recipe))
 
 
 def load(method, clip, train_data, recipe):
@@ -226,12 +226,12 @@ def main(names):
     """Train every baseline for the miniatures `names` and write them into the repository's folder."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in names:
-        clip, data = models.load(name), datasets.load("bestiary", "train")
+        clip, data = models.load(name), load_images("bestiary", "train")
         how, found = recipe(clip, data), {}
         for method in METHODS:
             found |= {f"{method}.{k}": v.contiguous() for k, v in tensors(method, clip, data, how).items()}
             print(name, method, flush=True)
-        about = {method: cache.digest(how) for method in METHODS}
+        about = {method: store.digest(how) for method in METHODS}
         part = FOLDER / f".{name}.part"
         save_file(found, part, metadata=about)
         part.replace(FOLDER / f"{name}.safetensors")

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from lib import datasets, zeroshot
+from lib.data import load as load_images
 from lib.errors import UserError
+from lib.models import heads
 from lib.mutual.explain import explain, predictions
 
 VERSION = 1  # raise it when a row's numbers change
@@ -240,11 +241,11 @@ def _given(own, ids, classes_of_images, sources, keep):
 
 def _finds(clip, data, nearest, part_method, group, train_images, seed):
     """Descriptors of images and the class each image counts for, by variant; each class's neighbours; notes."""
-    near = neighbours(zeroshot.classifier(clip, data.classes, data.templates), nearest)
+    near = neighbours(heads.classifier(clip, data.classes, data.templates), nearest)
     ids = explain(clip, data, (part_method,), group=group, seed=seed).vision_ids[part_method]
     finds = {"published": (ids, data.labels if group == "label" else predictions(clip, data))}
     try:
-        train = datasets.load(data.name, split="train", limit=train_images * len(data.classes), seed=seed)
+        train = load_images(data.name, split="train", seed=seed, images=train_images * len(data.classes))
     except UserError as error:  # a folder of one's own has no training images: these variants have no value then
         return finds, near, {"train": str(error)}
     found = explain(clip, train, (part_method,), group="predicted", seed=seed)
@@ -281,7 +282,7 @@ def _metrics(scores, labels):
     hits = {}
     for name, values in scores.items():
         for k, what in ((1, "top1"), (min(5, values.shape[1]), "top5")):
-            right = 100.0 * zeroshot.top_k_hits(values, labels, k).float().numpy()
+            right = 100.0 * heads.top_k_hits(values, labels, k).float().numpy()
             hits.setdefault(f"{what}_{name.partition('#')[0]}", []).append(right)
     found = {name: np.mean(values, axis=0) for name, values in hits.items()}
     base = found["top1_base"]
@@ -292,7 +293,7 @@ def _prompts(clip, data, own, aggregate):
     """Top-1 (%) of the bank's descriptors under each sentence, and of the class names alone."""
     found = {}
     for name, sentence in PROMPTS.items():
-        right = zeroshot.top_k_hits(score(clip, data, {name: own}, sentence, aggregate)[name], data.labels)
+        right = heads.top_k_hits(score(clip, data, {name: own}, sentence, aggregate)[name], data.labels)
         found[f"prompt_{name}"] = 100.0 * right.float().numpy()
-    names = clip.embed_images(data) @ zeroshot.classifier(clip, data.classes, data.templates).T
-    return found | {"zero_shot": 100.0 * zeroshot.top_k_hits(names, data.labels).float().cpu().numpy()}
+    names = clip.embed_images(data) @ heads.classifier(clip, data.classes, data.templates).T
+    return found | {"zero_shot": 100.0 * heads.top_k_hits(names, data.labels).float().cpu().numpy()}

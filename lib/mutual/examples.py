@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lib import cache, zeroshot
+from lib import store
 from lib.errors import UserError, nearest
+from lib.models import heads
 from lib.mutual import foreground, information, prompts
 from lib.mutual.explain import find, name_parts
 from lib.mutual.sensitivity import shared
@@ -78,10 +79,12 @@ def number_of(data, image):
 
 
 class _WithFile:
-    """The images of a source, and as number -1 a picture from elsewhere."""
+    """The images of a dataset, and as number -1 a picture from elsewhere."""
 
-    def __init__(self, source, picture):
-        self.source, self.picture = source, picture
+    def __init__(self, data, picture):
+        self.source, self.picture = data.source, picture
+        content = hashlib.sha256(picture.tobytes() + repr(picture.size).encode()).hexdigest()
+        self.fingerprint = store.digest({"beside": data.fingerprint, "picture": content})
 
     def image(self, i):
         return self.picture if i == -1 else self.source.image(i)
@@ -93,16 +96,14 @@ def beside(clip, data, path):
     A group is decomposed together, so the picture needs company: `foreground.GROUP` images at most.
     """
     picture = opened(path)
-    weights = zeroshot.classifier(clip, data.classes, data.templates)
+    weights = heads.classifier(clip, data.classes, data.templates)
     own = int((clip.embed_images([picture]) @ weights.T).argmax())
     alike = np.flatnonzero((clip.embed_images(data) @ weights.T).argmax(1).cpu().numpy() == own)[: foreground.GROUP - 1]
-    content = hashlib.sha256(picture.tobytes() + repr(picture.size).encode()).hexdigest()
     found = replace(
         data,
         labels=np.full(len(alike) + 1, own),
         indices=np.append(data.indices[alike], -1),
-        source=_WithFile(data.source, picture),
-        fingerprint=cache.digest({"beside": data.fingerprint, "images": alike.tolist(), "picture": content}),
+        source=_WithFile(data, picture),
     )
     return found, len(alike)
 
@@ -160,7 +161,7 @@ def view(
 
 def _language(clip, data, i):
     """Similarity of class and descriptor texts [classes, D], and the probabilities of image i's classes [classes]."""
-    weights = zeroshot.classifier(clip, data.classes, data.templates)
+    weights = heads.classifier(clip, data.classes, data.templates)
     if len(weights) < 2:
         raise UserError(f"{data.name} has one class; an image is explained against a second one, so give two or more.")
     concepts = clip.embed_texts([data.descriptor_prompt.format(text) for text in data.bank])
@@ -182,7 +183,7 @@ def choose(clip, data, part_method="kmeans", parts=5, per_part=3, top_u=0, seed=
     the rightly classified that share least. Ties go to the lower number.
     """
     ids = name_parts(clip, data, find(clip, data, part_method, parts, seed=seed), per_part=per_part)[1]
-    weights = zeroshot.classifier(clip, data.classes, data.templates)
+    weights = heads.classifier(clip, data.classes, data.templates)
     concepts = clip.embed_texts([data.descriptor_prompt.format(text) for text in data.bank])
     chances = (clip.logit_scale * clip.embed_images(data) @ weights.T).softmax(1).max(1)
     predicted, sure = chances.indices.cpu().numpy(), chances.values.cpu().numpy()

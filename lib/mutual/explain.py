@@ -11,12 +11,12 @@ from functools import lru_cache, partial
 import numpy as np
 import torch
 
-from lib import cache, zeroshot
+from lib import store
 from lib.errors import UserError
+from lib.models import heads
 from lib.mutual import foreground, information, matching, prompts
 from lib.mutual import parts as part_finding
 
-PARTS_VERSION = 1  # raise it when the parts found or their embeddings come out different: it is part of the cache key
 PART_METHODS = ("pca", "kmeans")
 CHUNK = 512  # images whose parts are kept in one file: an interrupted run goes on from the last whole one
 
@@ -121,8 +121,8 @@ def find_all(
     found = {method: {} for method in methods}
     for members in _chunks(foreground.groups(labels)):
         every = np.concatenate(members)
-        key = {"kind": "parts", "version": PARTS_VERSION, "model": clip.identity, **about, "n": len(every)}
-        key |= {"images": data.subset(every).fingerprint, "groups": cache.digest({"sizes": [*map(len, members)]})}
+        key = {"kind": "parts", "model": clip.decides, **about, "n": len(every)}
+        key |= {"images": data.subset(every).fingerprint, "groups": store.digest({"sizes": [*map(len, members)]})}
         where = (setting, scope, components, crf)
         for method, chunk in _find_chunk(clip, data, members, methods, key, where, parts, seed, batch_size).items():
             for name in chunk if keep_maps else chunk.keys() - {"label_maps"}:
@@ -147,7 +147,7 @@ def _find_chunk(clip, data, members, methods, key, where, parts, seed, batch_siz
     found = {}
     for method in methods:
         by = {"method": method, "seed": seed if method == "kmeans" else None}
-        found[method] = cache.tensors(key | by, partial(compute, method))
+        found[method] = store.tensors(key | by, partial(compute, method))
     return found
 
 
@@ -182,7 +182,7 @@ def _chunks(groups):
 
 def predictions(clip, data, batch_size=256):
     """The zero-shot class of each image: int64 [n]."""
-    by_class = zeroshot.classifier(clip, data.classes, data.templates)
+    by_class = heads.classifier(clip, data.classes, data.templates)
     return (clip.embed_images(data, batch_size=batch_size) @ by_class.T).argmax(1).cpu().numpy()
 
 
@@ -249,7 +249,7 @@ def explain(
     UserError when the data have no descriptors.
     """
     data.require_descriptors(every_class=False)
-    by_class = zeroshot.classifier(clip, data.classes, data.templates)
+    by_class = heads.classifier(clip, data.classes, data.templates)
     concepts = clip.embed_texts([data.descriptor_prompt.format(text) for text in data.bank])
     scores = clip.embed_images(data, batch_size=batch_size) @ by_class.T
     rules = {"top": top, "candidate_rule": candidate_rule, "relevance_rule": relevance_rule, "offset": offset}
@@ -266,7 +266,7 @@ def explain(
         language_scores=(by_class @ concepts.T).cpu(),
         predicted=scores.argmax(1).cpu().numpy(),
         labels=np.asarray(data.labels),
-        top5=zeroshot.top_k_hits(scores, data.labels, min(5, len(data.classes))).cpu().numpy(),
+        top5=heads.top_k_hits(scores, data.labels, min(5, len(data.classes))).cpu().numpy(),
         foreground=found.foreground.numpy(),
         parts_shown=shown,
         few_candidates=few,

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from lib import cache, zeroshot
+from lib import store
 from lib.bestiary.species import PART_OF_TRAIT, PARTS, TRAITS
-from lib.datasets import spread
+from lib.data import spread
 from lib.errors import UserError
+from lib.models import heads
 from lib.mutual import information, matching
-from lib.mutual.explain import PART_METHODS, PARTS_VERSION, Parts, embed_parts, find, find_all, name_parts
+from lib.mutual.explain import PART_METHODS, Parts, embed_parts, find, find_all, name_parts
 from lib.mutual.table3 import language_size
 
 VERSION = 1  # raise it when a row's numbers change
@@ -241,7 +242,7 @@ def row(clip, data, parts=5, per_part=3, top_u=0, seed=0):
     the language sides of all other classes), K-means. Raises UserError where the truth is not known.
     """
     true, truth, part_of = held(data), true_maps(data), parts_of(data.bank)
-    by_class = zeroshot.classifier(clip, data.classes, data.templates)
+    by_class = heads.classifier(clip, data.classes, data.templates)
     predicted = (clip.embed_images(data) @ by_class.T).argmax(1).cpu().numpy()
     concepts = clip.embed_texts([data.descriptor_prompt.format(text) for text in data.bank])
     metrics, arrays = {"top1": 100.0 * (predicted == data.labels)}, {"predicted": predicted, "labels": data.labels}
@@ -310,8 +311,8 @@ def true_parts(clip, data, batch_size=256):
         share = (maps >= 0).float().mean((1, 2))
         return {"embedded": embedded, "present": present, "foreground": share, "label_maps": maps.to(torch.int8)}
 
-    key = {"kind": "true_parts", "version": PARTS_VERSION, "model": clip.identity, "images": data.fingerprint}
-    return Parts(**cache.tensors(key, compute))
+    key = {"kind": "true_parts", "model": clip.decides, "images": data.fingerprint}
+    return Parts(**store.tensors(key, compute))
 
 
 def pointing(part_ids, true, part_of, seed=0):

@@ -7,8 +7,8 @@ some classes, beside the base on the same images.
 
 import numpy as np
 
-from lib import zeroshot
 from lib.errors import UserError
+from lib.models import heads
 from lib.mutual import foreground, information
 from lib.mutual.explain import Parts, find, find_all, name_parts
 from lib.mutual.table3 import language_size
@@ -115,7 +115,7 @@ class _World:
 
     def __init__(self, clip, data):
         self.clip, self.data, self.size = clip, data, min(language_size(data), len(data.bank))
-        by_class = zeroshot.classifier(clip, data.classes, data.templates)
+        by_class = heads.classifier(clip, data.classes, data.templates)
         concepts = clip.embed_texts([data.descriptor_prompt.format(text) for text in data.bank])
         self.words = (by_class @ concepts.T).cpu()
         self.predicted = (clip.embed_images(data) @ by_class.T).argmax(1).cpu().numpy()

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lib import zeroshot
-from lib.datasets import spread
+from lib.data import spread
+from lib.models import heads
 from lib.mutual import baselines, bottlenecks, explain, faithfulness, foreground
 
 VERSION = 2  # raise it when a row's numbers change: records of another version are computed anew
@@ -163,7 +163,7 @@ def follow(clip, data, steps, blur=1.2, batch_size=64):
 
     steps: dict of name to two masks bool [n, L + 1, h, w], see `steps_of`. Images are read once, `CHUNK` at a time.
     """
-    weights = zeroshot.classifier(clip, data.classes, data.templates)
+    weights = heads.classifier(clip, data.classes, data.templates)
     targets, kernel = explain.predictions(clip, data), faithfulness.kernel_width(clip.image_size, blur)
     pieces = []
     for begin in range(0, len(data), CHUNK):

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lib import zeroshot
+from lib.models import heads
 from lib.mutual import baselines, bottlenecks
 
 VERSION = 1  # raise it when a row's numbers change: records of another version are computed anew
@@ -31,7 +31,7 @@ PAIRS = (
 def logits(method, clip, data, train, how, features):
     """What a baseline says of the images of `data`: [n, classes]. features: `baselines.patch_features` of them."""
     if method == "zero_shot":
-        return clip.embed_images(data) @ zeroshot.classifier(clip, data.classes, data.templates).T
+        return clip.embed_images(data) @ heads.classifier(clip, data.classes, data.templates).T
     model = baselines.load(method, clip, train, how)
     if method == "lf_cbm":
         return bottlenecks.label_free_logits(model, baselines.pooled(features).to(clip.device))
@@ -55,7 +55,7 @@ def row(clip, data, train_data="", train_limit=0, seed=0, **options):
     for method in METHODS:
         found = logits(method, clip, data, train, how, features)
         for k in (1, five):
-            hits = zeroshot.top_k_hits(found, data.labels, k).float()
+            hits = heads.top_k_hits(found, data.labels, k).float()
             metrics[f"{'top1' if k == 1 else 'top5'}_{method}"] = 100.0 * hits.cpu().numpy()
     for better, worse in PAIRS:
         metrics[f"{better}_above_{worse}"] = metrics[f"top1_{better}"] - metrics[f"top1_{worse}"]

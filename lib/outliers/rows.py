@@ -5,14 +5,13 @@ Everything that pages compare between models comes with its bootstrap draws, whi
 same images with the same weights.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 
-from lib import datasets, models, zeroshot
-from lib.bestiary import SHIFTS
-from lib.errors import UserError, nearest, some
+from lib import models
+from lib.data import shifted
+from lib.errors import UserError
+from lib.models import heads
 from lib.outliers import cka, concepts, directions, kurtosis, probes, saved
 from lib.report.statistics import of_draws
 
@@ -171,12 +170,12 @@ def hits_without(rows, weight, bias, labels, coordinate):
     return (np.concatenate(hits) == np.asarray(labels)).astype(float)
 
 
-def of_pruning(model, data, shifts=None, shares=SHARES, images=0, seed=0):
+def of_pruning(model, data, shifts=None, shares=SHARES, limit=0, seed=0):
     """A row of the privileged-directions exhibit: `of_head` on the data, and its pruned accuracy under each shift.
 
-    shifts: see `shifted`; images: at most so many of each, 0 for all.
+    shifts: see `lib.data.shifted`; limit: classes of each, 0 for all.
     """
-    weight, bias = zeroshot.head(model, data)
+    weight, bias = heads.head(model, data)
     rows = model.embed_images(data)
     result = of_head(rows, weight, bias, data.labels, shares, seed)
     found = directions.decompose(weight)
@@ -184,7 +183,7 @@ def of_pruning(model, data, shifts=None, shares=SHARES, images=0, seed=0):
     keys = {key: result["arrays"][key] for key in directions.ORDERS}
     ways = {order: directions.ordered(found, keys[order]) for order in directions.ORDERS}
     ways |= controls(found, directions.checked_head(weight), second, seed)
-    for k, (name, (pictures, _)) in enumerate(shifted(data, shifts, images, seed).items()):
+    for k, (name, (pictures, _)) in enumerate(shifted(data, shifts, limit, seed).items()):
         moved = directions.prune(
             model.embed_images(pictures), weight, bias, ways, shares, len(found), pictures.labels, [seed, k + 1]
         )
@@ -202,45 +201,13 @@ def _unit(vector):
 # --- accuracy under shifts
 
 
-def shifted(data, shifts=None, limit=0, seed=0):
-    """The shifted versions of a data set: dict of name to (ImageDataset, int [classes that it has]).
-
-    Labels are as in `data`. At the bestiary `shifts` are splits, by default all five. Elsewhere each is the path of an
-    image folder whose class folders are named like those of `data` (ImageNet: synsets), all or some of them; by default
-    there are none. Raises UserError for other class folders.
-    """
-    if shifts is None:
-        shifts = SHIFTS if data.name == "bestiary" else ()
-    if data.name == "bestiary":
-        every = np.arange(len(data.classes))
-        return {name: (datasets.load("bestiary", split=name, limit=limit, seed=seed), every) for name in shifts}
-    return {str(path).rstrip("/").rpartition("/")[2]: _aligned(path, data, limit, seed) for path in shifts}
-
-
-def _aligned(path, data, limit, seed):
-    """A folder of shifted images with the labels of `data`, matched by the names of the class folders."""
-    known = {name: k for k, name in enumerate(sorted({p.parent.name for p in data.source.paths}))}
-    images = datasets.load(path)
-    names = [p.parent.name for p in images.source.paths]
-    strange = sorted(set(names) - set(known))
-    if strange:
-        raise UserError(
-            f"{len(strange)} class folders of {path} are none of {data.name} ({some(strange)}); name the class folders "
-            f"of a shift like those of the data.{nearest(strange[0], known)}"
-        )
-    labels = np.array([known[name] for name in names])[images.indices]
-    images = replace(images, classes=data.classes, labels=labels, descriptors=data.descriptors)
-    chosen = datasets.spread(labels, limit, seed) if 0 < limit < len(labels) else np.arange(len(labels))
-    return images.subset(chosen), np.unique(labels)
-
-
-def robustness(model, data, shifts=None, images=0, seed=0):
+def robustness(model, data, shifts=None, limit=0, seed=0):
     """A row of the effective-robustness exhibit: top-1 on the data and under each shift, image by image, in per cent.
 
-    images: at most so many of each shift, 0 for all. Under a shift that has some of the classes, these compete alone.
+    limit: classes of each shift, 0 for all. Under a shift that has some of the classes, these compete alone.
     """
-    weight, bias = zeroshot.head(model, data)
-    moved = shifted(data, shifts, images, seed)
+    weight, bias = heads.head(model, data)
+    moved = shifted(data, shifts, limit, seed)
     if not moved:
         raise UserError(f"No shifts of {data.name} are given; name folders of shifted images with `-p shifts A,B`.")
     sets = {"top1": (data, np.arange(len(weight)))} | moved
@@ -248,7 +215,7 @@ def robustness(model, data, shifts=None, images=0, seed=0):
     for name, (pictures, present) in sets.items():
         logits = (model.embed_images(pictures) @ weight.T + bias)[:, present]
         labels = np.searchsorted(present, pictures.labels)
-        metrics[name] = 100.0 * zeroshot.top_k_hits(logits, labels).float().cpu().numpy()
+        metrics[name] = 100.0 * heads.top_k_hits(logits, labels).float().cpu().numpy()
     return {"metrics": metrics}
 
 
@@ -258,9 +225,9 @@ def robustness(model, data, shifts=None, images=0, seed=0):
 def concept_options(images=0, stream="val", threshold=0.9, minimum=20, draws=3, limit=0):
     """The parameters of `of_concepts`, the same on every page.
 
-    images: 0 stands for all of Broden, or 2400 of the bestiary; with a `limit` for four times that.
+    images: 0 stands for all of Broden, or 2400 of the bestiary; with a `limit` for 32 a class of it.
     """
-    count = images or min(probes.IMAGES, 4 * limit)
+    count = images or min(probes.IMAGES, 32 * limit)
     return {"count": count, "stream": stream, "threshold": threshold, "minimum": minimum, "draws": draws}
 
 
@@ -272,7 +239,7 @@ def of_concepts(model, data, count=0, stream="val", threshold=0.9, minimum=20, d
     direction encodes.
     """
     probe = probes.load(data.name, count, stream)
-    rows, (weight, _) = model.embed_images(probe.images), zeroshot.head(model, data)
+    rows, (weight, _) = model.embed_images(probe.images), heads.head(model, data)
     right = directions.decompose(weight).right
     options = {"draws": draws, "most": most, "seed": seed}
     result = encoded(rows, right, probe, threshold, minimum, options)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib import datasets
+from lib.data import download, downloads
 from lib.errors import UserError, nearest
 from lib.outliers import streaming
 
@@ -82,12 +82,12 @@ def head(path):
 def real():
     """The public embeddings of 500 photographs and of a caption each, by OpenAI's ViT-B/16: dict of title to Rows.
 
-    Origin: Liang et al. (2022), fetched by `datasets.download`. Raises UserError where they cannot be had.
+    Origin: Liang et al. (2022), fetched by `download`. Raises UserError where they cannot be had.
     """
     try:
-        path = datasets.download("coco500_clip_vit_b16")
+        path = download("coco500_clip_vit_b16")
     except UserError:
-        address = datasets.downloads()["coco500_clip_vit_b16"]["address"]
+        address = downloads()["coco500_clip_vit_b16"]["address"]
         raise UserError(
             f"the file could not be fetched from {address}; with a network, or with the file in the folder that "
             "COMPANION_DOWNLOADS names, this page shows it."

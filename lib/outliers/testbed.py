@@ -8,7 +8,7 @@ zero-shot models are open_clip's own (data/published/outlier_features_support.cs
 import numpy as np
 import pandas as pd
 
-from lib import datasets
+from lib.data import download
 from lib.outliers import robustness
 from lib.paths import DATA
 
@@ -30,7 +30,7 @@ def baselines():
 
     Raises UserError where the testbed's table cannot be had.
     """
-    table = pd.read_csv(datasets.download("imagenet_testbed_top1")).set_index("model")
+    table = pd.read_csv(download("imagenet_testbed_top1")).set_index("model")
     standard = pd.read_csv(DATA / "published" / "imagenet_testbed_standard.csv")["model"]
     chosen = table.loc[standard, list(COLUMNS.values())].set_axis(list(COLUMNS), axis=1)
     return chosen[chosen["top1"] >= LOWEST]

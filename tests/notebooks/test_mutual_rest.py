@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib import datasets, notebook, paths
+from lib import notebook, paths
+from lib.data import entries
+from lib.data import load as load_images
 from lib.errors import UserError
 from lib.report import record
 
@@ -21,7 +23,7 @@ def results(tmp_path, monkeypatch):
 
 
 def test_a_picture_of_ones_own_is_explained(results, tmp_path):
-    datasets.load("bestiary").image(5).save(tmp_path / "own.jpg")
+    load_images("bestiary").image(5).save(tmp_path / "own.jpg")
     page = tmp_path / "page.ipynb"
     notebook.execute("explain", page, model="ViT-B-32", limit=96, image=str(tmp_path / "own.jpg"), rival="dumu")
     cells = [c for c in nbformat.read(page, as_version=4).cells if c.cell_type == "code"]
@@ -101,7 +103,7 @@ def test_table_3_runs_on_the_papers_other_datasets(dataset, real, results, tmp_p
     bank = json.loads(real(f"descriptors_{dataset}.json").read_text())
     monkeypatch.setenv("COMPANION_DATASETS", str(tmp_path))
     monkeypatch.setenv("COMPANION_DOWNLOADS", str(real(f"descriptors_{dataset}.json").parent))
-    entry = datasets.entries()[dataset]
+    entry = entries()[dataset]
     root = tmp_path / entry["folder"] / entry["images"].format(split=entry["splits"]["val"])
     names = [name.replace("/", "-").replace(" ", "_") for name in bank]
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))

@@ -8,7 +8,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from lib import datasets, models, zeroshot
+from lib import models
+from lib.data import load as load_images
+from lib.models import heads
 
 # architecture -> (grid, width of the patch features) at 224 px
 REAL = {"ViT-B-32": ((7, 7), 768), "RN50": ((7, 7), 2048), "convnext_base": ((7, 7), 1024)}
@@ -26,7 +28,7 @@ TEMPLATES = ("a photo of a {}.", "art of the {}.")
 
 @pytest.fixture(scope="module")
 def photos(photographs):
-    return datasets.load(photographs, limit=3)
+    return load_images(photographs, limit=3)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ def test_image_embeddings_are_encode_image(clip, photos):
 
 def test_the_classifier_is_build_zero_shot_classifier(clip, photos):
     expected = open_clip.build_zero_shot_classifier(clip.model, clip.tokenizer, photos.classes[:3], TEMPLATES)
-    ours = zeroshot.classifier(clip, photos.classes[:3], TEMPLATES)
+    ours = heads.classifier(clip, photos.classes[:3], TEMPLATES)
     torch.testing.assert_close(ours, expected.T, atol=2e-6, rtol=1e-4)
     with torch.no_grad():
         texts = clip.model.encode_text(clip.tokenizer(photos.classes[:3]), normalize=True)

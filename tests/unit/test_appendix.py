@@ -10,8 +10,10 @@ from scipy.stats import entropy as scipy_entropy
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
-from lib import datasets, models, zeroshot
+from lib import models
+from lib.data import load as load_images
 from lib.errors import UserError
+from lib.models import heads
 from lib.mutual import appendix, matching
 from lib.report import appendix as show
 
@@ -26,7 +28,7 @@ def clip():
 @pytest.fixture(scope="module")
 def data():
     """Four pictures of each of three species."""
-    return datasets.load("bestiary").subset([k + 48 * i for k in range(3) for i in range(4)])
+    return load_images("bestiary").subset([k + 48 * i for k in range(3) for i in range(4)])
 
 
 def test_a_box_by_hand():
@@ -66,7 +68,7 @@ VOC = """<annotation><size><width>200</width><height>100</height></size>
 
 def test_boxes_of_photographs_are_read_from_their_annotations(make_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("COMPANION_DATASETS", str(tmp_path))
-    photos = datasets.load(str(make_folder({"cat": 1, "dog": 1})))
+    photos = load_images(str(make_folder({"cat": 1, "dog": 1})))
     with pytest.raises(UserError, match="put the annotations there"):
         appendix.true_boxes(photos, [0])
     (tmp_path / "photos" / "boxes").mkdir()
@@ -105,7 +107,7 @@ def test_a_perfect_foreground_is_located(clip, data, monkeypatch):
 
 
 def test_without_boxes_the_reason_is_kept_and_shown(clip, photographs):
-    found = appendix.localisation(clip, datasets.load(str(photographs)))
+    found = appendix.localisation(clip, load_images(str(photographs)))
     assert not found["metrics"] and "boxes" in found["notes"]["reason"]
     rows = pd.DataFrame({"title": ["RN50"], "reason": [""]}, index=["RN50"])
     table = show.localisation_table(rows, {"RN50": found}, "t", "c")
@@ -139,9 +141,9 @@ def test_only_the_outside_is_blurred_as_opencv_does():
 
 def test_accuracy_of_the_whole_picture_and_of_none_of_it(clip, data):
     found = appendix.accuracy(clip, data, blur=0)["metrics"]
-    weights = zeroshot.classifier(clip, data.classes, data.templates)
+    weights = heads.classifier(clip, data.classes, data.templates)
     logits = clip.embed_images(data) @ weights.T
-    assert found["top1_base"].mean() == 100 * zeroshot.top_k_accuracy(logits, data.labels)
+    assert found["top1_base"].mean() == 100 * heads.top_k_accuracy(logits, data.labels)
     assert (found["share_blurred"] == 0).all() and found["top1_blurred"].mean() < 50
     np.testing.assert_allclose(found["share_inverse"] + found["share_component"], 100, atol=1e-4)
 

@@ -7,11 +7,12 @@ import numpy as np
 import open_clip
 import pytest
 
-from lib import code, datasets
+from lib import code
 from lib.bestiary import SHIFTS, SPECIES, SPLITS, Bestiary, captions, circled, plan, world
 from lib.bestiary.album import FEW
 from lib.bestiary.drawing import Scene, draw
 from lib.bestiary.species import PART_OF_TRAIT, PARTS, TRAITS, all_species
+from lib.data import load as load_images
 from lib.paths import DATA
 
 
@@ -217,11 +218,11 @@ def test_a_large_set_is_not_kept(fresh_cache, monkeypatch):
 
 
 def test_pictures_of_a_dataset_are_the_same_drawn_or_kept(fresh_cache):
-    data = datasets.load("bestiary", limit=4)
+    data = load_images("bestiary", images=4)
     before = [np.asarray(data.image(i)) for i in range(4)]
     masks = [data.part_masks(i) for i in range(4)]
     assert list(fresh_cache.rglob("pictures/*.safetensors"))
-    again = datasets.load("bestiary", limit=4)
+    again = load_images("bestiary", images=4)
     for i in range(4):
         assert np.array_equal(np.asarray(again.image(i)), before[i])
         assert {k: v.tolist() for k, v in again.part_masks(i).items()} == {k: v.tolist() for k, v in masks[i].items()}

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib import datasets
+from lib.data import ImageDataset
+from lib.data import load as load_images
 from lib.errors import UserError
 from lib.mutual import boost
 from lib.report import boost as show
@@ -41,7 +42,7 @@ class Toy:
 
 @pytest.fixture
 def toy(monkeypatch, fresh_cache):
-    data = datasets.ImageDataset(
+    data = ImageDataset(
         name="toy",
         split="val",
         classes=["A", "B", "C"],
@@ -53,7 +54,7 @@ def toy(monkeypatch, fresh_cache):
         source=None,
         indices=np.arange(3),
     )
-    monkeypatch.setattr(datasets.ImageDataset, "bank", BANK)
+    monkeypatch.setattr(ImageDataset, "bank", BANK)
     monkeypatch.setattr(boost, "PROMPTS", dict.fromkeys(boost.PROMPTS, "{name}|{descriptor}"))
     ids = torch.tensor([[3, -1], [4, -1], [5, -1]])
     found = SimpleNamespace(vision_ids={"kmeans": ids}, predicted=np.array([0, 1, 1]))
@@ -198,7 +199,7 @@ def test_bad_input_is_one_clear_sentence(call, sentence):
 def test_the_miniature_gets_a_sentence_that_its_text_tower_can_read():
     from lib import models
 
-    clip, data = models.load("ViT-B-32"), datasets.load("bestiary")
+    clip, data = models.load("ViT-B-32"), load_images("bestiary")
     longest = max(data.bank, key=len)
     sentence = boost.prompt_of(data).format(name="xanfer", descriptor=longest)
     assert int((clip.tokenizer([sentence])[0] > 0).sum()) < clip.tokenizer.context_length

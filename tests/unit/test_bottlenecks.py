@@ -9,7 +9,8 @@ from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
-from lib import cache, datasets, models
+from lib import models, store
+from lib.data import load as load_images
 from lib.errors import UserError
 from lib.mutual import baselines, table5
 from lib.mutual import bottlenecks as bn
@@ -167,7 +168,7 @@ def clip():
 
 @pytest.fixture(scope="module")
 def data():
-    return datasets.load("bestiary", limit=12)
+    return load_images("bestiary", limit=12)
 
 
 @pytest.fixture(scope="module")
@@ -228,11 +229,11 @@ def test_a_row_of_table_5_holds_each_image(clip, data):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in baselines.FOLDER.glob("*.safetensors")))
 def test_weights_in_the_repository_belong_to_the_models_and_the_recipe(name):
-    clip, train = models.load(name), datasets.load("bestiary", "train")
+    clip, train = models.load(name), load_images("bestiary", "train")
     with safe_open(baselines.FOLDER / f"{name}.safetensors", framework="pt") as file:
         about = file.metadata()
         assert all(file.get_tensor(key).isfinite().all() for key in file.keys())
-    assert about == dict.fromkeys(baselines.METHODS, cache.digest(baselines.recipe(clip, train)))
+    assert about == dict.fromkeys(baselines.METHODS, store.digest(baselines.recipe(clip, train)))
 
 
 def test_the_published_model_has_weights_in_the_repository():
@@ -263,7 +264,7 @@ def test_data_that_cannot_be_trained_on_are_refused(clip, data, make_folder):
     with pytest.raises(UserError, match="without labels"):
         baselines.require_labels(replace(data, labels=None))
     with pytest.raises(UserError, match="single class"):
-        baselines.require_labels(datasets.load(str(make_folder({"cat": 2}, "one"))))
+        baselines.require_labels(load_images(str(make_folder({"cat": 2}, "one"))))
     with pytest.raises(UserError, match="other classes"):
         baselines.train_split(data, str(make_folder({"cat": 2, "dog": 2}, "two")))
 

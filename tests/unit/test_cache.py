@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from lib import cache
+from lib import store
 
 KEY = {"kind": "numbers", "seed": 0, "names": ["a", "b"]}
 
@@ -34,20 +34,20 @@ def kept_file(folder):
 
 
 def test_a_result_is_computed_once_and_comes_back_bit_equal(fresh_cache):
-    assert same(cache.tensors(KEY, numbers), numbers())
-    assert same(cache.tensors(KEY, never), numbers())
+    assert same(store.tensors(KEY, numbers), numbers())
+    assert same(store.tensors(KEY, never), numbers())
 
 
 def test_the_order_of_a_key_does_not_matter_and_its_values_do(fresh_cache):
-    cache.tensors(KEY, numbers)
-    cache.tensors(dict(reversed(KEY.items())), never)
-    other = cache.tensors({**KEY, "seed": 1}, lambda: {"x": torch.zeros(2)})
+    store.tensors(KEY, numbers)
+    store.tensors(dict(reversed(KEY.items())), never)
+    other = store.tensors({**KEY, "seed": 1}, lambda: {"x": torch.zeros(2)})
     assert list(other) == ["x"]
     assert len(list((fresh_cache / "numbers").glob("*.safetensors"))) == 2
 
 
 def test_the_sidecar_says_what_the_file_is(fresh_cache):
-    cache.tensors(KEY, numbers)
+    store.tensors(KEY, numbers)
     about = json.loads(kept_file(fresh_cache).with_suffix(".json").read_text())
     assert about["names"] == ["a", "b"]
     assert about["tensors"]["half"] == ["torch.bfloat16", [5]]
@@ -73,26 +73,26 @@ def something_else(file):
 
 @pytest.mark.parametrize("damage", [cut_short, emptied, one_bit_flipped, something_else])
 def test_a_damaged_file_is_computed_again_with_one_line_of_reason(fresh_cache, capsys, damage):
-    cache.tensors(KEY, numbers)
+    store.tensors(KEY, numbers)
     damage(kept_file(fresh_cache))
-    assert same(cache.tensors(KEY, numbers), numbers())
+    assert same(store.tensors(KEY, numbers), numbers())
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "damaged" in said and "computed again" in said
-    cache.tensors(KEY, never)
+    store.tensors(KEY, never)
 
 
 def test_a_file_of_another_key_is_not_trusted(fresh_cache, capsys):
-    cache.tensors(KEY, numbers)
+    store.tensors(KEY, numbers)
     mine = kept_file(fresh_cache)
-    cache.tensors({**KEY, "seed": 1}, lambda: {"x": torch.zeros(2)})
+    store.tensors({**KEY, "seed": 1}, lambda: {"x": torch.zeros(2)})
     (other,) = set((fresh_cache / "numbers").glob("*.safetensors")) - {mine}
     mine.write_bytes(other.read_bytes())
-    assert same(cache.tensors(KEY, numbers), numbers())
+    assert same(store.tensors(KEY, numbers), numbers())
     assert "another key" in capsys.readouterr().err
 
 
 def test_an_interrupted_write_leaves_the_last_good_file_and_nothing_else(fresh_cache, monkeypatch):
-    cache.tensors(KEY, numbers)
+    store.tensors(KEY, numbers)
     one_bit_flipped(kept_file(fresh_cache))
     damaged = kept_file(fresh_cache).read_bytes()
 
@@ -101,31 +101,31 @@ def test_an_interrupted_write_leaves_the_last_good_file_and_nothing_else(fresh_c
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(cache.os, "replace", interrupted)
-        cache.tensors(KEY, numbers)
+        store.tensors(KEY, numbers)
     assert kept_file(fresh_cache).read_bytes() == damaged  # not half a new one
     assert not list((fresh_cache / "numbers").glob(".*"))
-    cache.tensors(KEY, numbers)
+    store.tensors(KEY, numbers)
     # whole again: read without computing (its bytes may differ, safetensors' header has no fixed order)
-    assert same(cache.tensors(KEY, lambda: pytest.fail("computed although it is kept")), numbers())
+    assert same(store.tensors(KEY, lambda: pytest.fail("computed although it is kept")), numbers())
 
 
 def test_a_folder_that_cannot_be_written_does_not_stop_the_run(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("COMPANION_CACHE", str(tmp_path / "file"))
-    assert same(cache.tensors(KEY, numbers), numbers())
+    assert same(store.tensors(KEY, numbers), numbers())
     assert "is not kept" in capsys.readouterr().err
 
 
 def test_tensors_that_share_memory_are_kept(fresh_cache):
     base = torch.arange(6).view(2, 3)
     views = {"all": base, "row": base[1], "turned": base.T}
-    cache.tensors(KEY, lambda: views)
-    assert same(cache.tensors(KEY, never), views)
+    store.tensors(KEY, lambda: views)
+    assert same(store.tensors(KEY, never), views)
 
 
 def test_a_key_that_is_not_a_number_is_refused():
     with pytest.raises(ValueError):
-        cache.digest({"kind": "numbers", "x": float("nan")})
+        store.digest({"kind": "numbers", "x": float("nan")})
 
 
 def test_the_digest_of_tensors_sees_names_shapes_types_and_values():
@@ -136,17 +136,17 @@ def test_the_digest_of_tensors_sees_names_shapes_types_and_values():
         {"w": torch.zeros(2, 3).int()},
         {"w": torch.ones(2, 3)},
     ]
-    digests = {cache.digest_tensors(t) for t in [one, *others]}
+    digests = {store.digest_tensors(t) for t in [one, *others]}
     assert len(digests) == 5
-    assert cache.digest_tensors({"w": torch.zeros(3, 2).T}) == cache.digest_tensors(one)
+    assert store.digest_tensors({"w": torch.zeros(3, 2).T}) == store.digest_tensors(one)
 
 
 WRITER = """
 import torch
-from lib import cache
+from lib import store
 for seed in range(30):
     key = {"kind": "race", "seed": seed}
-    found = cache.tensors(key, lambda: {"x": torch.full((50000,), seed)})
+    found = store.tensors(key, lambda: {"x": torch.full((50000,), seed)})
     assert (found["x"] == seed).all()
 """
 
@@ -157,5 +157,5 @@ def test_processes_at_once_neither_fail_nor_damage_a_file(fresh_cache):
     assert [run.returncode for run in runs] == [0, 0], said
     assert said == ["", ""]
     for seed in range(30):
-        cache.tensors({"kind": "race", "seed": seed}, never)
+        store.tensors({"kind": "race", "seed": seed}, never)
     assert not list((fresh_cache / "race").glob(".*"))

@@ -9,13 +9,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from lib import datasets, models, zeroshot
+from lib import models
+from lib.data import load as load_images
 from lib.errors import UserError
+from lib.models import heads
 
 
 @pytest.fixture(scope="module")
 def few():
-    return datasets.load("bestiary", limit=6)
+    return load_images("bestiary", limit=6)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def picture():
 @pytest.mark.parametrize("name", ["RN50-supervised", "ViT-B-32-finetuned"])
 def test_embeddings_times_the_head_are_the_models_own_logits(name, few):
     model = models.load(f"{name}:random")
-    weight, bias = zeroshot.head(model, few)
+    weight, bias = heads.head(model, few)
     with torch.inference_mode():
         logits = model.tower(model.normalised(model.pixels(few)))
     torch.testing.assert_close(model.embed_images(few) @ weight.T + bias, logits, atol=1e-5, rtol=1e-4)
@@ -38,8 +40,8 @@ def test_embeddings_times_the_head_are_the_models_own_logits(name, few):
 
 def test_a_clips_head_is_its_zero_shot_classifier(few):
     clip = models.load("RN50:random")
-    weight, bias = zeroshot.head(clip, few)
-    assert torch.equal(weight, zeroshot.classifier(clip, few.classes, few.templates))
+    weight, bias = heads.head(clip, few)
+    assert torch.equal(weight, heads.classifier(clip, few.classes, few.templates))
     assert bias.shape == (48,) and not bias.any()
 
 
@@ -68,7 +70,7 @@ def test_torchvisions_classifier_gets_torchvisions_pixels_and_logits(picture, fe
         logits = model.model(ours)
     torch.testing.assert_close(model.embed_images([picture]) @ weight.T + bias, logits, atol=1e-4, rtol=1e-4)
     with pytest.raises(UserError, match="1000 classes and bestiary has 48"):
-        zeroshot.head(model, few)
+        heads.head(model, few)
     with pytest.raises(UserError, match="no projection"):
         model.embed_images([picture], projected=False)
     with pytest.raises(UserError, match="reads no text"):

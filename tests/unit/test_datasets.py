@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib import datasets
+from lib.data import check, download, downloads, entries, spread
+from lib.data import load as load_images
 from lib.errors import UserError, nearest, some
 from lib.paths import DATA
 
@@ -21,7 +22,7 @@ def one_sentence(error):
 
 
 def test_the_bestiary_is_the_default():
-    data = datasets.load()
+    data = load_images()
     assert data.name == "bestiary" and len(data) == len(data.labels) > 100
     assert data.labels.dtype == np.int64 and set(data.labels) == set(range(len(data.classes)))
     assert data.image(0).mode == "RGB"
@@ -32,7 +33,7 @@ def test_the_bestiary_is_the_default():
 
 
 def test_the_truth_follows_a_subset():
-    data = datasets.load()
+    data = load_images()
     few = data.subset([7, 3]).subset([1])
     assert np.array_equal(np.asarray(few.image(0)), np.asarray(data.image(3)))
     assert few.true_descriptors(0) == data.true_descriptors(3)
@@ -43,7 +44,7 @@ def test_the_truth_follows_a_subset():
 
 def test_an_unknown_split_of_the_bestiary():
     with pytest.raises(UserError) as error:
-        datasets.load(split="test")
+        load_images(split="test")
     assert "'test'" in one_sentence(error) and "val" in str(error.value)
 
 
@@ -52,29 +53,29 @@ def test_an_unknown_split_of_the_bestiary():
 
 def test_a_limit_takes_the_same_number_from_each_class():
     labels = np.repeat(np.arange(5), [9, 3, 6, 6, 6])
-    counts = np.bincount(labels[datasets.spread(labels, 17)], minlength=5)
+    counts = np.bincount(labels[spread(labels, 17)], minlength=5)
     assert counts.tolist()[1] == 3 and sorted(counts) in ([3, 3, 3, 4, 4],)
-    assert np.bincount(labels[datasets.spread(labels, 10)]).tolist() == [2] * 5
+    assert np.bincount(labels[spread(labels, 10)]).tolist() == [2] * 5
 
 
 def test_a_smaller_limit_is_a_part_of_a_larger_one_and_the_seed_decides():
     labels = np.repeat(np.arange(4), 10)
-    assert set(datasets.spread(labels, 7)) < set(datasets.spread(labels, 20))
-    assert np.array_equal(datasets.spread(labels, 7), datasets.spread(labels, 7))
-    assert not np.array_equal(datasets.spread(labels, 7), datasets.spread(labels, 7, seed=1))
-    assert np.array_equal(datasets.spread(labels, 40), np.arange(40))
+    assert set(spread(labels, 7)) < set(spread(labels, 20))
+    assert np.array_equal(spread(labels, 7), spread(labels, 7))
+    assert not np.array_equal(spread(labels, 7), spread(labels, 7, seed=1))
+    assert np.array_equal(spread(labels, 40), np.arange(40))
 
 
 def test_limits_of_a_dataset():
-    assert len(datasets.load(limit=10)) == 10
-    assert datasets.load(limit=10**6).fingerprint == datasets.load().fingerprint
-    assert datasets.load(limit=10).fingerprint != datasets.load(limit=11).fingerprint
+    assert len(load_images(limit=10)) == 10
+    assert load_images(limit=10**6).fingerprint == load_images().fingerprint
+    assert load_images(limit=10).fingerprint != load_images(limit=11).fingerprint
 
 
 @pytest.mark.parametrize("limit", [-1, 2.5])
 def test_a_limit_that_is_no_number_of_images(limit):
     with pytest.raises(UserError) as error:
-        datasets.load(limit=limit)
+        load_images(limit=limit)
     assert f"limit is {limit}" in one_sentence(error)
 
 
@@ -85,7 +86,7 @@ def test_an_image_folder(make_folder):
     root = make_folder({"red_panda": 2, "lynx": 1})
     (root / ".hidden").mkdir()
     (root / "lynx" / "notes.txt").write_text("not an image")
-    data = datasets.load(str(root))
+    data = load_images(str(root))
     assert data.name == "photos"
     assert data.classes == ["lynx", "red panda"] and data.labels.tolist() == [0, 1, 1]
     assert data.image(2).size == (32, 24)
@@ -96,7 +97,7 @@ def test_class_names_and_descriptors_beside_the_folders(make_folder):
     root = make_folder({"n1": 1, "n2": 1, "n3": 1})
     (root / "classes.json").write_text(json.dumps({"n1": "crane", "n2": "crane"}))
     (root / "descriptors.json").write_text(json.dumps({"crane": ["a long neck"], "n3": ["a hook", "a long neck"]}))
-    data = datasets.load(root)
+    data = load_images(root)
     assert data.classes == ["crane", "crane", "n3"]
     assert data.descriptors == [["a long neck"], ["a long neck"], ["a hook", "a long neck"]]
     assert data.bank == ["a long neck", "a hook"]
@@ -104,16 +105,16 @@ def test_class_names_and_descriptors_beside_the_folders(make_folder):
 
 def test_the_fingerprint_changes_with_a_file_and_not_with_words(make_folder):
     root = make_folder({"a": 2, "b": 1})
-    before = datasets.load(root).fingerprint
+    before = load_images(root).fingerprint
     (root / "classes.json").write_text('{"a": "ant"}')
-    assert datasets.load(root).fingerprint == before
+    assert load_images(root).fingerprint == before
     later = time.time() + 5
     os.utime(root / "a" / "0.png", (later, later))
-    assert datasets.load(root).fingerprint != before
+    assert load_images(root).fingerprint != before
 
 
 def test_a_dataset_without_the_truth_says_so(make_folder):
-    data = datasets.load(make_folder({"a": 1}))
+    data = load_images(make_folder({"a": 1}))
     with pytest.raises(UserError, match="no part masks"):
         data.part_masks(0)
 
@@ -121,18 +122,18 @@ def test_a_dataset_without_the_truth_says_so(make_folder):
 def test_classes_without_descriptors(make_folder):
     root = make_folder({"a": 1, "b": 1})
     with pytest.raises(UserError, match="2 of 2 classes"):
-        datasets.load(root).require_descriptors(every_class=False)
+        load_images(root).require_descriptors(every_class=False)
     (root / "descriptors.json").write_text('{"a": ["small"]}')
-    datasets.load(root).require_descriptors(every_class=False)
+    load_images(root).require_descriptors(every_class=False)
     with pytest.raises(UserError) as error:
-        datasets.load(root).require_descriptors()
+        load_images(root).require_descriptors()
     assert "1 of 2 classes" in one_sentence(error) and "(b)" in str(error.value)
 
 
 def test_an_empty_class(make_folder):
     root = make_folder({"a": 1, "b": 0, "c": 0})
     with pytest.raises(UserError) as error:
-        datasets.load(root)
+        load_images(root)
     assert "2 class folders" in one_sentence(error) and "(b, c)" in str(error.value)
 
 
@@ -145,7 +146,7 @@ def damaged_folder(make_folder):
 
 def test_images_that_cannot_be_read_are_named_and_counted(make_folder):
     with pytest.raises(UserError) as error:
-        datasets.load(damaged_folder(make_folder))
+        load_images(damaged_folder(make_folder))
     text = one_sentence(error)
     assert "2 of 5 images" in text and "a/0.jpg" in text and "b/1.jpg" in text and "skip" in text
 
@@ -154,19 +155,19 @@ def test_they_are_left_out_by_option_only(make_folder, capsys):
     root = damaged_folder(make_folder)
     whole = (root / "a" / "1.jpg").read_bytes()
     (root / "a" / "1.jpg").write_bytes(whole[: len(whole) * 4 // 5])  # its header is good, its end is missing
-    data = datasets.load(root, on_error="skip")
+    data = load_images(root, on_error="skip")
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "3 of 5 images" in said and "a/1.jpg" in said
     assert data.labels.tolist() == [0, 1]
     assert [data.image(i).size for i in range(2)] == [(32, 24)] * 2
-    assert len(datasets.load(root, on_error="skip")) == 2  # the verdict is remembered
+    assert len(load_images(root, on_error="skip")) == 2  # the verdict is remembered
 
 
 def test_an_image_that_ends_early_is_found_when_it_is_read(make_folder):
     root = make_folder({"a": 2}, suffix=".jpg")
     whole = (root / "a" / "1.jpg").read_bytes()
     (root / "a" / "1.jpg").write_bytes(whole[: len(whole) * 4 // 5])
-    data = datasets.load(root)
+    data = load_images(root)
     with pytest.raises(UserError) as error:
         data.image(1)
     assert "1.jpg" in one_sentence(error) and "skip" in str(error.value)
@@ -176,19 +177,19 @@ def test_a_class_whose_images_are_all_damaged_is_empty(make_folder):
     root = make_folder({"a": 1, "b": 1})
     (root / "b" / "0.png").write_bytes(b"")
     with pytest.raises(UserError, match="1 class folders"):
-        datasets.load(root, on_error="skip")
+        load_images(root, on_error="skip")
 
 
 def test_folders_that_are_none(tmp_path):
     with pytest.raises(UserError, match="There is no folder"):
-        datasets.load(str(tmp_path / "nowhere"))
+        load_images(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="no sub-folders"):
-        datasets.load(str(tmp_path))
+        load_images(str(tmp_path))
 
 
 def test_a_folder_has_no_splits(make_folder):
     with pytest.raises(UserError, match="no split 'train'"):
-        datasets.load(make_folder({"a": 1}), split="train")
+        load_images(make_folder({"a": 1}), split="train")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_files_of_words_that_are_wrong(make_folder, file, content, message):
     root = make_folder({"a": 1})
     (root / file).write_text(content)
     with pytest.raises(UserError, match=message) as error:
-        datasets.load(root)
+        load_images(root)
     one_sentence(error)
 
 
@@ -212,7 +213,7 @@ def test_grey_and_transparent_images_become_rgb(tmp_path):
     (tmp_path / "a").mkdir()
     for mode in ("L", "RGBA", "P", "CMYK"):
         Image.new(mode, (5, 4)).save(tmp_path / "a" / f"{mode}.{'tif' if mode == 'CMYK' else 'png'}")
-    data = datasets.load(tmp_path)
+    data = load_images(tmp_path)
     assert [data.image(i).mode for i in range(4)] == ["RGB"] * 4
 
 
@@ -220,7 +221,7 @@ def test_grey_and_transparent_images_become_rgb(tmp_path):
 
 
 def test_an_unknown_dataset_gets_the_nearest_names():
-    for check in (datasets.load, datasets.check):
+    for check in (load_images, check):
         with pytest.raises(UserError) as error:
             check("imagenett")
         assert "'imagenet'" in one_sentence(error)
@@ -228,14 +229,14 @@ def test_an_unknown_dataset_gets_the_nearest_names():
 
 def test_a_dataset_that_is_not_on_disk(tmp_path, monkeypatch):
     monkeypatch.setenv("COMPANION_DATASETS", str(tmp_path))
-    for name in datasets.entries():
-        for check in (datasets.load, datasets.check):
+    for name in entries():
+        for check in (load_images, check):
             with pytest.raises(UserError) as error:
                 check(name)
             assert str(tmp_path / name) in one_sentence(error) and "download" in str(error.value)
     with pytest.raises(UserError, match="no split 'web'"):
-        datasets.check("imagenet", split="web")
-    datasets.check("bestiary")
+        check("imagenet", split="web")
+    check("bestiary")
 
 
 def small_copy(root, layout, folders):
@@ -271,7 +272,7 @@ def test_imagenet(tmp_path, monkeypatch, real, capsys):
     monkeypatch.setenv("COMPANION_DOWNLOADS", str(real("descriptors_imagenet.json").parent))
     monkeypatch.setenv("COMPANION_DATASETS", str(tmp_path))
     small_copy(tmp_path, "imagenet/val", synsets()[0])
-    data = datasets.load("imagenet", limit=20)
+    data = load_images("imagenet", limit=20)
     assert "1000 images on disk, 50000 are published" in capsys.readouterr().err
     assert len(data) == 20 and len(data.classes) == 1000
     assert (data.classes[0], data.classes[999]) == ("tench", "toilet paper")
@@ -283,7 +284,7 @@ def test_imagenet(tmp_path, monkeypatch, real, capsys):
     (tmp_path / "imagenet/val/n01440764/1.JPEG").unlink()
     (tmp_path / "imagenet/val/n01440764").rmdir()
     with pytest.raises(UserError, match="has 999 class folders"):
-        datasets.load("imagenet")
+        load_images("imagenet")
 
 
 def test_the_bank_meets_imagenets_names_by_index(real):
@@ -310,11 +311,11 @@ def test_places_and_food(tmp_path, monkeypatch, real, name, distinct, without):
     small_copy(tmp_path, layout, folders)
     if name == "food101":
         with pytest.raises(UserError, match="lacks its list"):
-            datasets.load(name)
+            load_images(name)
         Image.new("RGB", (4, 4)).save(tmp_path / layout / folders[0] / "2.JPEG")  # of the other split
         (tmp_path / name / "meta").mkdir()
         (tmp_path / name / "meta/test.txt").write_text("\n".join(f"{f}/1" for f in folders))
-    data = datasets.load(name)
+    data = load_images(name)
     assert len(data) == len(data.classes) == len(bank)
     assert data.descriptors == list(bank.values()) and len(data.bank) == distinct
     data.require_descriptors(every_class=False)
@@ -327,30 +328,30 @@ def test_places_and_food(tmp_path, monkeypatch, real, name, distinct, without):
 
 
 def test_every_download_has_an_address_and_a_checksum():
-    for row in datasets.downloads().values():
+    for row in downloads().values():
         assert row["address"].startswith("https://") and len(row["sha256"]) == 64 and row["licence"]
-    for entry in datasets.entries().values():
-        assert entry["descriptors"] in datasets.downloads()
+    for entry in entries().values():
+        assert entry["descriptors"] in downloads()
     assert (DATA / "downloads.csv").exists()
 
 
 def test_copies_are_verified_and_used_without_a_network(monkeypatch, real):
     monkeypatch.setenv("COMPANION_DOWNLOADS", str(real("README.md").parent))
-    for name, row in datasets.downloads().items():
-        assert datasets.download(name).name == row["file"]
+    for name, row in downloads().items():
+        assert download(name).name == row["file"]
 
 
 def test_a_download_that_fails_says_where_to_put_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("COMPANION_DOWNLOADS", str(tmp_path))
-    row = {**datasets.downloads()["concepts_3k"], "address": "http://127.0.0.1:9/concepts"}
+    row = {**downloads()["concepts_3k"], "address": "http://127.0.0.1:9/concepts"}
     monkeypatch.setattr(datasets, "downloads", lambda: {"concepts_3k": row})
     for state in ("is not there", "is damaged"):
         with pytest.raises(UserError, match=state) as error:
-            datasets.download("concepts_3k")
+            download("concepts_3k")
         assert str(tmp_path / row["file"]) in one_sentence(error)
         (tmp_path / row["file"]).write_text("something else")
     with pytest.raises(UserError, match="Did you mean 'concepts_3k'"):
-        datasets.download("concept_3k")
+        download("concept_3k")
 
 
 def test_words_of_errors():

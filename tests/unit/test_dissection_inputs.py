@@ -9,16 +9,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib import datasets, models
+from lib import models
 from lib.bestiary import species
+from lib.data import load as load_images
+from lib.data import spread
 from lib.dissection import final, hidden, inputs, setting
 from lib.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def data():
-    full = datasets.load("bestiary")
-    return full.subset(datasets.spread(full.labels, 48))
+    full = load_images("bestiary")
+    return full.subset(spread(full.labels, 48))
 
 
 # --- concepts

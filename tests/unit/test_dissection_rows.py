@@ -5,7 +5,9 @@ import pytest
 import torch
 import torchvision
 
-from lib import datasets, models
+from lib import models
+from lib.data import load as load_images
+from lib.data import spread
 from lib.dissection import evaluation, final, hidden, inputs, setting, timing
 from lib.errors import UserError
 from lib.report import record
@@ -13,8 +15,8 @@ from lib.report import record
 
 @pytest.fixture(scope="module")
 def data():
-    full = datasets.load("bestiary")
-    return full.subset(datasets.spread(full.labels, 48))
+    full = load_images("bestiary")
+    return full.subset(spread(full.labels, 48))
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +166,7 @@ def folder(tmp_path_factory):
 
 
 def test_a_torchvision_network_on_a_folder_of_images(folder):
-    data = datasets.load(str(folder / "photos"))
+    data = load_images(str(folder / "photos"))
     network = models.load(f"torchvision/resnet18:{folder / 'places.pth.tar'}", dataset="photos")
     words = str(folder / "words.txt")
     shared = {"clip": "ViT-S-32-alt:random", "top_k": 5}

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib import datasets, models
+from lib import models
+from lib.data import load as load_images
 from lib.errors import UserError
 from lib.mutual import examples, ground_truth, sensitivity, table3
 from lib.mutual.explain import explain
@@ -22,7 +23,7 @@ def clip():
 @pytest.fixture(scope="module")
 def data():
     """Six pictures of each of four species."""
-    return datasets.load("bestiary").subset([k + 48 * i for k in range(4) for i in range(6)])
+    return load_images("bestiary").subset([k + 48 * i for k in range(4) for i in range(6)])
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +112,11 @@ def test_bad_input_is_one_clear_sentence(clip, data, tmp_path, make_folder):
     with pytest.raises(UserError, match="'dumo' is no class of bestiary. Did you mean 'dumu'"):
         examples.view(clip, data, 0, rival="dumo")
     with pytest.raises(UserError, match="have no descriptors"):
-        examples.view(clip, datasets.load(str(make_folder({"cat": 2, "dog": 2}))), 0)
+        examples.view(clip, load_images(str(make_folder({"cat": 2, "dog": 2}))), 0)
     folder = make_folder({"cat": 2}, name="one")
     (folder / "descriptors.json").write_text('{"cat": ["whiskers", "a tail"]}')
     with pytest.raises(UserError, match="has one class"):
-        examples.view(clip, datasets.load(str(folder)), 0)
+        examples.view(clip, load_images(str(folder)), 0)
 
 
 def test_the_pictures_of_the_page(clip, data, view):

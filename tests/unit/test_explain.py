@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib import datasets, models
+from lib import models
+from lib.data import load as load_images
 from lib.errors import UserError
 from lib.mutual import foreground, information, table3
 from lib.mutual.explain import embed_parts, explain, find, find_all
@@ -18,7 +19,7 @@ def clip():
 @pytest.fixture(scope="module")
 def data():
     """Four pictures of each of three species."""
-    return datasets.load("bestiary").subset([k + 48 * i for k in range(3) for i in range(4)])
+    return load_images("bestiary").subset([k + 48 * i for k in range(3) for i in range(4)])
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +239,7 @@ def test_unknown_part_method_is_refused(clip, data):
 def test_data_without_descriptors_are_refused(clip, make_folder):
     folder = make_folder({"cat": 2, "dog": 2})
     with pytest.raises(UserError, match="no descriptors"):
-        explain(clip, datasets.load(str(folder)))
+        explain(clip, load_images(str(folder)))
 
 
 def test_seed_spread_has_one_value_a_seed(clip, data):

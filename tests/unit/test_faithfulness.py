@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib import datasets, models
+from lib import models
+from lib.data import load as load_images
 from lib.errors import UserError
 from lib.mutual import faithfulness as faith
 from lib.mutual import table1
@@ -226,7 +227,7 @@ def clip():
 @pytest.fixture(scope="module")
 def data():
     """Two pictures of each of three species."""
-    return datasets.load("bestiary").subset([k + 48 * i for k in range(3) for i in range(2)])
+    return load_images("bestiary").subset([k + 48 * i for k in range(3) for i in range(2)])
 
 
 @pytest.fixture(scope="module")
@@ -263,9 +264,9 @@ def test_measures_are_the_areas_of_the_curves(row):
 
 
 def test_the_intact_score_is_that_of_the_predicted_class(clip, data, row):
-    from lib import zeroshot
+    from lib.models import heads
 
-    cosines = clip.embed_images(data) @ zeroshot.classifier(clip, data.classes, data.templates).T
+    cosines = clip.embed_images(data) @ heads.classifier(clip, data.classes, data.templates).T
     assert np.allclose(row["metrics"]["intact_score"], 2.5 * cosines.amax(1), atol=1e-4)
     assert np.allclose(row["metrics"]["top1"], 100 * (cosines.argmax(1).numpy() == data.labels))
 
@@ -339,7 +340,7 @@ def default(key):
 @pytest.fixture(scope="module")
 def definitions(clip, trained):
     """On pictures of which some are misread and some have fewer parts."""
-    data = datasets.load("bestiary", limit=12)
+    data = load_images("bestiary", limit=12)
     return table1.definitions(clip, data, images=0, **trained)
 
 
@@ -370,4 +371,4 @@ def test_data_without_a_train_split_ask_for_one(clip, make_folder):
     folder = make_folder({"cat": 2, "dog": 2})
     (folder / "descriptors.json").write_text('{"cat": ["whiskers", "soft fur"], "dog": ["a wet nose", "a tail"]}')
     with pytest.raises(UserError, match="has no train split; give the folder of its training images"):
-        table1.row(clip, datasets.load(str(folder)))
+        table1.row(clip, load_images(str(folder)))

@@ -7,8 +7,9 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
-from lib import datasets, models
+from lib import models
 from lib.bestiary.species import PARTS
+from lib.data import load as load_images
 from lib.errors import UserError
 from lib.mutual import ground_truth as gt
 from lib.mutual import information, matching, table3
@@ -27,7 +28,7 @@ def clip():
 @pytest.fixture(scope="module")
 def data():
     """Four pictures of each of three species."""
-    return datasets.load("bestiary").subset([k + 48 * i for k in range(3) for i in range(4)])
+    return load_images("bestiary").subset([k + 48 * i for k in range(3) for i in range(4)])
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ def test_a_dataset_without_the_truth_is_refused(clip, make_folder):
     folder = make_folder({"cat": 2, "dog": 2})
     (folder / "descriptors.json").write_text('{"cat": ["whiskers"], "dog": ["a tail"]}')
     with pytest.raises(UserError, match="only 'bestiary' knows them"):
-        gt.row(clip, datasets.load(str(folder)))
+        gt.row(clip, load_images(str(folder)))
 
 
 # --- what the page shows

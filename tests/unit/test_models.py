@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lib import datasets, models
+from lib import models
+from lib.data import load as load_images
 from lib.errors import UserError
 from lib.paths import DATA
 
@@ -23,7 +24,7 @@ def clips():
 
 @pytest.fixture(scope="module")
 def images():
-    return datasets.load(limit=10)
+    return load_images(limit=10)
 
 
 def one_sentence(error):
@@ -341,7 +342,7 @@ def test_the_miniature_vocabulary_fits_its_text_towers(clips):
 
 
 def test_the_bestiarys_words_are_not_cut_off(clips):
-    data = datasets.load(limit=1)
+    data = load_images(limit=1)
     texts = [t.format(c) for t in data.templates for c in data.classes]
     texts += [data.descriptor_prompt.format(d) for d in data.bank]
     for clip in clips.values():

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy import special, stats
 
-from lib import datasets, models, paths
+from lib import models, paths
+from lib.data import load as load_images
 from lib.errors import UserError
 from lib.outliers import robustness, rows, testbed
 
@@ -109,7 +110,7 @@ def test_public_accuracies_give_the_effective_robustness_computed_elsewhere(down
 
 @pytest.fixture
 def shifted(make_folder):
-    data = datasets.load(make_folder({"n1": 2, "n2": 3, "n3": 2}, "data"))
+    data = load_images(make_folder({"n1": 2, "n2": 3, "n3": 2}, "data"))
     return data, make_folder({"n3": 2, "n1": 1}, "imagenet-r")
 
 

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
-from lib import datasets
 from lib.bestiary import Bestiary
+from lib.data import load as load_images
 from lib.errors import UserError
 from lib.outliers import probes, rows, saved
 
@@ -161,4 +161,4 @@ def test_broden_as_it_lies_on_disk(tmp_path, monkeypatch):
 
 
 def test_only_the_bestiary_has_species(probe):
-    assert datasets.load("bestiary").classes == probe.images.classes
+    assert load_images("bestiary").classes == probe.images.classes

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import datasets, models
+from lib import models
 from lib.bestiary import SPLITS, recipes, zoo
+from lib.data import load as load_images
 from lib.errors import UserError
 from scripts import choose_adversarial, choose_foreground, train_zoo
 
@@ -21,7 +22,7 @@ def small_world(monkeypatch, fresh_cache):
 
 def test_choice_of_the_foreground_is_sorted_by_localisation():
     clip = models.load("ViT-B-16")
-    tried = choose_foreground.tried(clip, datasets.load("bestiary", "train", limit=6))
+    tried = choose_foreground.tried(clip, load_images("bestiary", "train", images=6))
     assert len(tried) == len(choose_foreground.candidates("ViT")) == 24
     assert tried["iou"].is_monotonic_decreasing
     assert tried["iou"].between(0, 1).all()
@@ -39,10 +40,11 @@ def test_the_choice_of_the_foreground_changes_one_line_of_the_catalogue(monkeypa
     assert after.drop("RN50").equals(before.drop("RN50"))
 
 
+@pytest.mark.slow
 def test_the_supervised_judge_learns_labels(small_world):
     lines = []
     model, clip, top1 = choose_adversarial.supervised(device="cpu", epochs=15, batch_size=48, log=lines.append)
-    train = datasets.load("bestiary", "train")
+    train = load_images("bestiary", "train")
     assert (recipes.labelled(model, clip, clip.pixels(train)) == train.labels).mean() > 0.1  # 1 in 48 by chance
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert 0 <= top1 <= 1

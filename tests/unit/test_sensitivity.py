@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import datasets, models
+from lib import models
+from lib.data import load as load_images
 from lib.errors import UserError
 from lib.mutual import sensitivity, table3
 from lib.mutual.information import overlap_counts
@@ -22,7 +23,7 @@ def clip():
 @pytest.fixture(scope="module")
 def data():
     """Four pictures of each of three species."""
-    return datasets.load("bestiary").subset([k + 48 * i for k in range(3) for i in range(4)])
+    return load_images("bestiary").subset([k + 48 * i for k in range(3) for i in range(4)])
 
 
 @pytest.fixture(scope="module")

@@ -1,42 +1,84 @@
-"""Intervals and correlations against scipy."""
+"""Intervals, differences and correlations against scipy and by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
+from lib import statistics
 from lib.errors import UserError
-from lib.report import statistics
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=7)
 Y = X + rng.normal(size=7)
 
 
-def test_interval_agrees_with_scipy():
+def seen(models: dict[str, float], images: int = 60, classes: int = 12) -> pd.DataFrame:
+    """A table as an observe function gives it: each image has its own level, each model adds its own."""
+    own = rng.normal(size=images)
+    parts = [
+        {"model": m, "title": m.upper(), "family": "ViT", "image": i, "class": i % classes, "auc": shift + own[i]}
+        for m, shift in models.items()
+        for i in range(images)
+    ]
+    return pd.DataFrame(parts)
+
+
+def test_the_interval_of_a_mean_agrees_with_scipy():
     values = rng.exponential(size=300)
-    mean, low, high, n = statistics.interval(np.append(values, np.nan))
+    found = statistics.estimate(np.append(values, np.nan))
     theirs = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=5000, rng=1).confidence_interval
-    assert (mean, n) == (pytest.approx(values.mean()), 300)
-    np.testing.assert_allclose([low, high], theirs, atol=0.015)
-    assert statistics.interval(values) == statistics.interval(values) != statistics.interval(values, seed=1)
+    assert (found.value, found.n) == (pytest.approx(values.mean()), 300)
+    np.testing.assert_allclose(found[1:3], theirs, atol=0.02)
+    assert statistics.estimate(values) == statistics.estimate(values) != statistics.estimate(values, seed=1)
 
 
-def test_interval_of_nothing_and_of_a_constant():
-    assert statistics.interval([])[3] == 0 and np.isnan(statistics.interval([np.nan])[0])
-    assert statistics.intervals([[np.nan, np.nan], [1.0, np.nan]])[1] == (1.0, 1.0, 1.0, 1)
-    assert statistics.interval([2.0, 2.0])[:3] == (2.0, 2.0, 2.0)
+def test_nothing_has_no_interval_and_a_constant_has_none_to_speak_of():
+    assert statistics.estimate([]).n == 0 and np.isnan(statistics.estimate([np.nan]).value)
+    assert statistics.estimate([2.0, 2.0]) == (2.0, 2.0, 2.0, 2)
 
 
-def test_many_images_are_resampled_in_chunks():
-    values = rng.normal(size=(1, 20_000))
-    means = statistics.resampled_means(values, resamples=400)  # two chunks
-    assert means.shape == (400, 1) and means.std() == pytest.approx(values.std() / np.sqrt(20_000), rel=0.15)
+def test_intervals_of_groups_stand_in_the_order_of_the_table():
+    table = seen({"b": 1.0, "a": 0.0})
+    found = statistics.interval(table, ["auc"], by="title", seed=3)
+    assert list(found.index) == ["B", "A"] and list(found["n"]) == [60, 60]
+    b = statistics.estimate(table.loc[table["model"] == "b", "auc"], seed=3)
+    np.testing.assert_allclose(found.loc["B", ["auc", "auc_low", "auc_high"]].tolist(), b[:3])
+    two = statistics.interval(table, ["auc"], by=["family", "title"])
+    assert two.index.names == ["family", "title"]
 
 
-def test_band_is_the_interval_at_each_point():
+def test_drawing_classes_is_wider_where_a_class_shares_its_value():
+    """30 classes of 10 images that are all alike: the standard error is that of 30 numbers, not of 300."""
+    levels = rng.normal(size=30)
+    table = pd.DataFrame({"title": "m", "class": np.repeat(np.arange(30), 10), "x": np.repeat(levels, 10)})
+    by_line = statistics.interval(table, ["x"]).iloc[0]
+    by_class = statistics.interval(table, ["x"], cluster="class").iloc[0]
+    width = by_class["x_high"] - by_class["x_low"]
+    assert by_class["n"] == 30 and by_class["x"] == pytest.approx(by_line["x"])
+    theirs = stats.bootstrap((levels,), np.mean, method="percentile", n_resamples=5000, rng=1).confidence_interval
+    assert width == pytest.approx(theirs.high - theirs.low, rel=0.1)
+    assert width / (by_line["x_high"] - by_line["x_low"]) == pytest.approx(np.sqrt(10), rel=0.15)
+
+
+def test_the_difference_of_two_models_is_paired_by_image():
+    table = seen({"a": 0.0, "b": 0.5})
+    found = statistics.difference(table, "auc", {"model": "b"}, {"model": "a"})
+    assert found.n == 60 and found[:3] == pytest.approx((0.5, 0.5, 0.5))  # the images' own levels cancel
+    means = statistics.difference(table, "auc", {"model": ["a", "b"]}, {"model": "a"}, cluster="class")
+    assert means.value == pytest.approx(0.25) and means.n == 12
+    assert np.isnan(statistics.difference(table, "auc", {"model": "c"}, {"model": "a"}).value)
+
+
+def test_many_images_are_drawn_in_chunks():
+    means = statistics.resampled_means(rng.normal(size=(1, 20_000)), draws=400)  # two chunks
+    assert means.shape == (400, 1) and means.std() == pytest.approx(1 / np.sqrt(20_000), rel=0.15)
+
+
+def test_a_band_is_the_interval_at_each_point():
     curves = rng.normal(size=(40, 3))
     mean, low, high = statistics.band(curves)
-    np.testing.assert_allclose((mean[1], low[1], high[1]), statistics.interval(curves[:, 1])[:3])
+    np.testing.assert_allclose((mean[1], low[1], high[1]), statistics.estimate(curves[:, 1])[:3])
 
 
 @pytest.mark.parametrize("method, theirs", [("pearson", stats.pearsonr), ("spearman", stats.spearmanr)])
@@ -49,9 +91,11 @@ def test_coefficients_agree_with_scipy(method, theirs):
     assert np.isnan(statistics.coefficient(np.ones(7), Y, method))
 
 
-def test_an_unknown_method_is_refused():
+def test_an_unknown_method_and_an_unknown_column_are_refused():
     with pytest.raises(UserError, match="'kendall'"):
         statistics.coefficient(X, Y, "kendall")
+    with pytest.raises(UserError, match="no column 'ack'. Did you mean 'auc'"):
+        statistics.interval(seen({"a": 0.0}), ["ack"])
 
 
 def test_permutation_p_agrees_with_scipy():
@@ -66,40 +110,43 @@ def test_permutation_p_agrees_with_scipy():
     assert statistics.permutation_p(*many) == pytest.approx(stats.pearsonr(*many).pvalue, abs=0.02)
 
 
-def test_resampling_models_agrees_with_scipy_and_needs_five():
+def test_drawing_models_agrees_with_scipy_and_needs_five():
     x = rng.normal(size=30)
     y = x + rng.normal(size=30)
-    low, high = statistics.over_models(x, y)
+    found = statistics.correlation(x, y)
     theirs = stats.bootstrap(
-        (x, y),
-        lambda a, b: stats.pearsonr(a, b).statistic,
-        paired=True,
-        vectorized=False,
-        method="percentile",
-        n_resamples=2000,
-        rng=0,
-    ).confidence_interval
-    np.testing.assert_allclose([low, high], theirs, atol=0.03)
-    assert np.isnan(statistics.over_models(X[:4], Y[:4])).all()
+        (x, y), lambda a, b: stats.pearsonr(a, b).statistic, paired=True, vectorized=False, method="percentile",
+        n_resamples=2000, rng=0,
+    ).confidence_interval  # fmt: skip
+    assert found.value == pytest.approx(stats.pearsonr(x, y).statistic) and found.n == 30
+    np.testing.assert_allclose(found[1:3], theirs, atol=0.03)
+    few = statistics.correlation(X[:4], Y[:4])
+    assert np.isfinite(few.value) and np.isnan(few[1:3]).all()
 
 
-def test_resampling_images_covers_the_truth_of_a_simulation():
+def test_drawing_images_covers_the_truth_of_a_simulation():
     """The true means correlate perfectly: the interval is wide with few images and closes with many."""
     truth = np.linspace(0, 1, 6)
 
     def width(n):
-        x, y = (truth[:, None] + rng.normal(size=(6, n)) for _ in range(2))
-        low, high = statistics.over_images(x, y)
-        assert low <= 1.0 and high <= 1.0
-        return high - low
+        lines = [
+            {"model": str(m), "image": i, "x": t + rng.normal(), "y": t + rng.normal()}
+            for m, t in enumerate(truth)
+            for i in range(n)
+        ]
+        found = statistics.correlation_over_images(pd.DataFrame(lines), "x", "y")
+        assert found.low <= 1.0 and found.high <= 1.0
+        return found.high - found.low
 
     assert width(2000) < width(20) / 3
 
 
-def test_a_table_of_correlations():
-    x, y = dict(zip("abcdefg", X, strict=True)), dict(zip("abcdefg", Y, strict=True))
-    images = {m: rng.normal(v, 1, 50) for m, v in x.items()}, {m: rng.normal(v, 1, 50) for m, v in y.items()}
-    table = statistics.correlations(x, y, {"all": list(x), "few": ["a", "b", "c"], "pair": ["a", "b"]}, *images)
-    assert list(table["group"]) == ["all", "all", "few", "few"] and list(table["n"]) == [7, 7, 3, 3]
-    assert table.loc[0, "value"] == pytest.approx(stats.pearsonr(X, Y).statistic)
-    assert np.isnan(table.loc[2, "models_low"]) and (table["images_low"] <= table["images_high"]).all()
+def test_a_table_of_correlations_by_family():
+    levels = dict(zip("abcdefg", X, strict=True))
+    table = seen(levels)
+    table["top1"] = table["model"].map(dict(zip("abcdefg", Y, strict=True)))
+    table.loc[table["model"].isin(list("ab")), "family"] = "ResNet"
+    found = statistics.correlations(table, "auc", "top1")
+    assert list(found.index) == [(g, m) for g in ("ViT", "all") for m in ("pearson", "spearman")]
+    assert found.loc[("all", "pearson"), "value"] == pytest.approx(stats.pearsonr(X, Y).statistic)
+    assert list(found["n"]) == [5, 5, 7, 7] and (found["images_low"] <= found["images_high"]).all()

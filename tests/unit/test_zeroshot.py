@@ -3,18 +3,20 @@ import pytest
 import torch
 from sklearn.metrics import top_k_accuracy_score
 
-from lib import datasets, models, zeroshot
+from lib import models
+from lib.data import load as load_images
 from lib.errors import UserError
+from lib.models import heads
 
 
 def test_a_perfect_and_a_hopeless_classifier():
     weights = torch.eye(4)
     labels = np.array([2, 0, 3, 1])
-    scores = zeroshot.logits(weights[labels], weights, scale=100.0)
-    assert zeroshot.predict(scores).tolist() == labels.tolist()
-    assert scores.max() == 100 and zeroshot.top_k_accuracy(scores, labels) == 1.0
-    assert zeroshot.top_k_accuracy(-scores, labels, k=3) == 0.0
-    assert zeroshot.top_k_accuracy(-scores, labels, k=4) == 1.0
+    scores = heads.logits(weights[labels], weights, scale=100.0)
+    assert heads.predict(scores).tolist() == labels.tolist()
+    assert scores.max() == 100 and heads.top_k_accuracy(scores, labels) == 1.0
+    assert heads.top_k_accuracy(-scores, labels, k=3) == 0.0
+    assert heads.top_k_accuracy(-scores, labels, k=4) == 1.0
 
 
 @pytest.mark.parametrize("k", [1, 5])
@@ -22,39 +24,39 @@ def test_top_k_is_scikit_learns(k):
     scores = torch.randn(200, 20, generator=torch.Generator().manual_seed(0))
     labels = np.random.default_rng(0).integers(0, 20, 200)
     expected = top_k_accuracy_score(labels, scores.numpy(), k=k, labels=range(20))
-    assert zeroshot.top_k_accuracy(scores, labels, k) == pytest.approx(expected)
-    assert zeroshot.top_k_hits(scores, labels, k).shape == (200,)
+    assert heads.top_k_accuracy(scores, labels, k) == pytest.approx(expected)
+    assert heads.top_k_hits(scores, labels, k).shape == (200,)
 
 
 @pytest.mark.parametrize("k", [0, 5])
 def test_more_guesses_than_classes(k):
     with pytest.raises(UserError, match="there are 4 classes"):
-        zeroshot.top_k_accuracy(torch.eye(4), np.arange(4), k)
+        heads.top_k_accuracy(torch.eye(4), np.arange(4), k)
 
 
 def test_the_classifier_is_kept_and_each_row_has_norm_one(fresh_cache, monkeypatch):
     clip = models.load("ViT-B-16:random")
     classes, templates = ["dumu", "brasp", "dumu"], ("a photo of a {}.", "the {}.")
-    weights = zeroshot.classifier(clip, classes, templates)
+    weights = heads.classifier(clip, classes, templates)
     assert weights.shape == (3, clip.width)
     torch.testing.assert_close(weights[0], weights[2])  # names may occur twice
     torch.testing.assert_close(weights.norm(dim=1), torch.ones(3))
     monkeypatch.setattr(clip, "_encode_text", None)
-    assert torch.equal(zeroshot.classifier(clip, classes, templates), weights)
+    assert torch.equal(heads.classifier(clip, classes, templates), weights)
     with pytest.raises(TypeError):
-        zeroshot.classifier(clip, classes, templates[:1])
+        heads.classifier(clip, classes, templates[:1])
 
 
 def test_a_template_without_a_place_for_the_class():
     with pytest.raises(UserError, match="'a photo' has no {}"):
-        zeroshot.classifier(None, ["dumu"], ["a photo"])
+        heads.classifier(None, ["dumu"], ["a photo"])
 
 
 def test_across_splits_gives_each_split_its_own_hits():
-    clip, data = models.load("ViT-B-32:random"), datasets.load("bestiary", limit=24)
-    found = zeroshot.across_splits(clip, data, ["sketch"], limit=24)["metrics"]
+    clip, data = models.load("ViT-B-32:random"), load_images("bestiary", limit=24)
+    found = heads.across_splits(clip, data, ["sketch"], limit=24)["metrics"]
     assert set(found) == {"top1", "sketch"}
-    weights = zeroshot.classifier(clip, data.classes, data.templates)
-    other = datasets.load("bestiary", split="sketch", limit=24)
+    weights = heads.classifier(clip, data.classes, data.templates)
+    other = load_images("bestiary", split="sketch", limit=24)
     by_hand = (clip.embed_images(other) @ weights.T).argmax(1).numpy() == other.labels
     assert found["sketch"].tolist() == (100.0 * by_hand).tolist()

@@ -1,13 +1,19 @@
-"""Zero-shot classification: a classifier made of prompts, its logits and its accuracy."""
+"""Linear heads: the zero-shot classifier made of prompts, learned heads, their logits and accuracy."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from torch.nn import functional as F
 
-from lib import cache, datasets
+from lib import store
+from lib.data import ImageDataset, load
 from lib.errors import UserError
+from lib.models.vision import Vision
 
 
-def classifier(clip, classes, templates):
+def classifier(clip: Any, classes: Iterable[str], templates: Iterable[str]) -> torch.Tensor:
     """Text classifier float32 [n_classes, c], rows of norm 1.
 
     Each class's prompts are embedded, normalised, averaged and normalised again (Radford et al. 2021,
@@ -24,22 +30,22 @@ def classifier(clip, classes, templates):
         embeddings = clip.embed_texts(prompts, cached=False).view(len(classes), len(templates), -1)
         return {"classifier": F.normalize(embeddings.mean(1), dim=-1)}
 
-    words = {"n": len(classes), "classes": cache.digest({"classes": classes}), "templates": templates}
-    key = {"kind": "classifier", "version": 1, "model": clip.identity, **words}
-    return cache.tensors(key, compute)["classifier"].to(clip.device)
+    words = {"n": len(classes), "classes": store.digest(classes), "templates": templates}
+    key = {"kind": "classifier", "model": clip.decides, **words}
+    return store.tensors(key, compute)["classifier"].to(clip.device)
 
 
-def logits(embeddings, classifier, scale=1.0):
+def logits(embeddings: torch.Tensor, classifier: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
     """scale * cosine: float32 [n, n_classes]. embeddings [n, c] and classifier [n_classes, c] of norm 1."""
     return scale * embeddings @ classifier.T
 
 
-def predict(logits):
+def predict(logits: torch.Tensor) -> torch.Tensor:
     """Index of the highest logit: int64 [n]."""
     return logits.argmax(dim=-1)
 
 
-def top_k_hits(logits, labels, k=1):
+def top_k_hits(logits: torch.Tensor, labels: np.ndarray | torch.Tensor, k: int = 1) -> torch.Tensor:
     """Whether the label is among the k highest logits: bool [n].
 
     logits [n, n_classes]; labels int [n], array or tensor. Raises UserError when k exceeds the classes.
@@ -50,18 +56,18 @@ def top_k_hits(logits, labels, k=1):
     return (logits.topk(k, dim=-1).indices == labels[:, None]).any(dim=-1)
 
 
-def top_k_accuracy(logits, labels, k=1):
+def top_k_accuracy(logits: torch.Tensor, labels: np.ndarray | torch.Tensor, k: int = 1) -> float:
     """Share of images whose label is among the k highest logits: float in [0, 1]."""
     return top_k_hits(logits, labels, k).float().mean().item()
 
 
-def across_splits(clip, data, splits, limit=0, seed=0):
+def across_splits(clip: Vision, data: ImageDataset, splits: Sequence[str], limit: int = 0, seed: int = 0) -> dict:
     """Top-1 on `data` and on other splits of the same dataset, image by image, in per cent (see `head`).
 
-    splits: names; limit: images of each, 0 for all. Metrics: top1, and one named after each split.
+    splits: names; limit: classes of each, 0 for all. Metrics: top1, and one named after each split.
     """
     weight, bias = head(clip, data)
-    sets = {"top1": data} | {s: datasets.load(data.name, split=s, limit=limit, seed=seed) for s in splits}
+    sets = {"top1": data} | {s: load(data.name, split=s, limit=limit, seed=seed) for s in splits}
     found = {
         name: 100.0 * top_k_hits(clip.embed_images(images) @ weight.T + bias, images.labels).float().cpu().numpy()
         for name, images in sets.items()
@@ -69,7 +75,7 @@ def across_splits(clip, data, splits, limit=0, seed=0):
     return {"metrics": found, "arrays": {}, "notes": {}}
 
 
-def head(model, data):
+def head(model: Any, data: ImageDataset) -> tuple[torch.Tensor, torch.Tensor]:
     """The linear head that turns a model's embeddings into logits: (weight [n_classes, c], bias [n_classes]).
 
     A CLIP's is its zero-shot classifier on the classes and templates of `data`, without bias; a classifier's is

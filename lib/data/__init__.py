@@ -1,0 +1,25 @@
+"""Labelled images and the words that belong to them: the bestiary, the papers' datasets, any image folder."""
+
+from lib.data.dataset import DEFAULT_PROMPT, DEFAULT_TEMPLATES, ImageDataset, spread, whole_classes
+from lib.data.digests import THREADS, sha256
+from lib.data.downloads import download, downloads
+from lib.data.folders import entries
+from lib.data.loading import check, load, names
+from lib.data.shifts import shifted
+
+__all__ = [
+    "DEFAULT_PROMPT",
+    "DEFAULT_TEMPLATES",
+    "THREADS",
+    "ImageDataset",
+    "check",
+    "download",
+    "downloads",
+    "entries",
+    "load",
+    "names",
+    "sha256",
+    "shifted",
+    "spread",
+    "whole_classes",
+]

@@ -1,0 +1,83 @@
+"""CLIP: an image tower and a text tower with a joint space."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from torch.nn import functional as F
+
+from lib import store
+from lib.data.digests import sha256
+from lib.models import weights
+from lib.models.catalogue import MINIATURE, Choice, register_miniatures
+from lib.models.vision import Opened, View, Vision
+
+VOCABULARY = MINIATURE / "vocabulary.txt.gz"
+
+
+class Clip(Vision):
+    """A CLIP model for inference: `Vision`, and the text side of the joint space.
+
+    logit_scale (float); tokenizer (function from texts to token ids).
+    """
+
+    def __init__(self, model: Any, opened: Opened):
+        settings, tag = open_clip.get_model_config(opened.choice.architecture), weights.pretrained(opened.choice)
+        mean = tuple(tag.get("mean", open_clip.OPENAI_DATASET_MEAN))
+        std = tuple(tag.get("std", open_clip.OPENAI_DATASET_STD))
+        view = View(int(np.max(model.visual.image_size)), mean, std)
+        super().__init__(model, model.visual, opened, settings["embed_dim"], view)
+        self.logit_scale = float(model.logit_scale.exp())
+        self.tokenizer = _tokenizer(opened.choice, settings["text_cfg"].get("context_length", 77))
+
+    def embed_texts(self, texts: Iterable[str], batch_size: int = 256, cached: bool = True) -> torch.Tensor:
+        """Text embeddings float32 [m, c], rows of norm 1. texts: already in their prompts."""
+        texts = list(texts)
+
+        def compute() -> dict[str, torch.Tensor]:
+            rows = [self._encode_text(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
+            return {"embeddings": F.normalize(torch.cat(rows), dim=-1)}
+
+        if not texts:
+            return torch.empty(0, self.width, device=self.device)
+        if not cached:
+            return compute()["embeddings"]
+        about = {"n": len(texts), "first": texts[:3], "texts": store.digest(texts)}
+        key = {"kind": "text_embeddings", "model": self.decides, **about}
+        return store.tensors(key, compute)["embeddings"].to(self.device)
+
+    @torch.inference_mode()
+    def _encode_text(self, texts: list[str]) -> torch.Tensor:
+        with self._autocast():
+            return self.model.encode_text(self.tokenizer(texts).to(self.device)).float()
+
+
+def load(opened: Opened) -> Clip:
+    """The Clip that an Opened stands for. Raises UserError for weights of another architecture."""
+    model = untrained(opened.choice.architecture, opened.seed)
+    if opened.path:
+        weights.fill_clip(model, opened.path, opened.choice.architecture)
+    return Clip(model, opened)
+
+
+def about(choice: Choice) -> dict[str, Any]:
+    """What of open_clip's settings and of the vocabulary decides a model, for its identity."""
+    register_miniatures()
+    settings = [open_clip.get_model_config(choice.architecture), weights.pretrained(choice)]
+    return {"settings": store.digest(settings), "vocabulary": sha256(VOCABULARY) if choice.miniature else None}
+
+
+def untrained(architecture: str, seed: int) -> Any:
+    """open_clip's model of an architecture, weights drawn from `seed`."""
+    register_miniatures()
+    with torch.random.fork_rng(devices=[]), weights.quiet():
+        torch.manual_seed(seed)
+        return open_clip.create_model(architecture, load_weights=False)
+
+
+def _tokenizer(choice: Choice, length: int) -> Callable:
+    if choice.miniature:
+        return open_clip.SimpleTokenizer(bpe_path=str(VOCABULARY), context_length=length)
+    return open_clip.get_tokenizer(choice.architecture)

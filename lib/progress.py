@@ -1,0 +1,20 @@
+"""How far something is: one bar for models, chunks and resamples, in Jupyter, in a terminal and in papermill's log."""
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+HEADLESS = 10.0  # seconds between two lines of a bar that nobody watches
+
+
+def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
+    """`items`, with a bar on stderr that names `what`; none for fewer than two. COMPANION_QUIET=1 turns bars off."""
+    count = total if total is not None else len(items) if hasattr(items, "__len__") else None
+    if os.environ.get("COMPANION_QUIET") or (count is not None and count < 2):
+        return items
+    watched = sys.stderr.isatty() or "ipykernel" in sys.modules and not os.environ.get("COMPANION_PAGE")
+    return tqdm(items, desc=what, total=count, leave=False, mininterval=0.2 if watched else HEADLESS, file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Tables, figures, pictures and words for any exhibit; nothing here knows which."""

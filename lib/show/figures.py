@@ -1,0 +1,160 @@
+"""A few figures for any table of estimates, in one style: families by colour *and* marker (Okabe & Ito, 2008).
+
+Each takes a tidy table whose columns v, v_low, v_high are what `lib.statistics.interval` gives, draws, and returns the
+axes; end the cell with `;` so that it has one output. The ground stays white in dark mode.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+LOOKS = {"ViT": ("#0072B2", "o"), "ResNet": ("#D55E00", "s"), "ConvNeXt": ("#009E73", "^"), "other": ("#CC79A7", "D")}
+CYCLE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+LINES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1))]
+
+
+def style() -> None:
+    """Set the book's style; every drawing function calls it."""
+    sns.set_theme(context="notebook", style="ticks", palette=CYCLE)
+    plt.rcParams |= {
+        "figure.dpi": 110,
+        "savefig.facecolor": "white",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "figure.constrained_layout.use": True,
+    }
+
+
+def panels(count: int, columns: int, size: tuple[float, float], share: bool = False) -> list[Axes]:
+    """`count` panels in rows of `columns`, each of `size` inches; share: the same axes for all."""
+    style()
+    columns = max(1, min(columns, count))
+    rows = -(-count // columns)
+    figsize = (size[0] * columns, size[1] * rows)
+    _, axes = plt.subplots(rows, columns, figsize=figsize, squeeze=False, sharex=share, sharey=share)
+    for ax in axes.flat[count:]:
+        ax.axis("off")
+    return list(axes.flat[:count])
+
+
+def points(
+    frame: pd.DataFrame, x: str, y: str, hue: str | None = None, reference: float | None = None, xlabel: str = ""
+) -> Axes:
+    """An estimate a line: a point with its interval; y names the lines, hue (a column) their colour and marker.
+
+    reference: where a dashed line stands, such as chance.
+    """
+    frame = frame.reset_index()
+    names = list(dict.fromkeys(frame[y]))
+    ax = panels(1, 1, (7.2, 0.9 + 0.27 * len(names) * (1 if hue is None else 1.2)))[0]
+    groups = [None] if hue is None else list(dict.fromkeys(frame[hue]))
+    for k, group in enumerate(groups):
+        part = frame if group is None else frame[frame[hue] == group]
+        at = np.array([names.index(n) for n in part[y]]) + 0.16 * (k - (len(groups) - 1) / 2)
+        colour, marker = look(group, k)
+        ax.errorbar(part[x], at, xerr=errors(part, x), fmt=marker, color=colour, elinewidth=1, label=group)
+    if reference is not None:
+        ax.axvline(reference, color="0.4", linewidth=1, linestyle="--")
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set_xlabel(xlabel or x)
+    if hue is not None:
+        ax.legend(fontsize="small")
+    return ax
+
+
+def lines(
+    frame: pd.DataFrame, x: str, y: str, hue: str, col: str | None = None, xlabel: str = "", ylabel: str = ""
+) -> list[Axes]:
+    """A curve for each value of `hue`, with its band where y_low and y_high are given; a panel for each of `col`."""
+    frame = frame.reset_index()
+    parts = {"": frame} if col is None else {str(c): part for c, part in frame.groupby(col, sort=False)}
+    axes = panels(len(parts), 3, (3.4 if len(parts) > 1 else 6.4, 3.4), share=True)
+    for ax, (title, part) in zip(axes, parts.items(), strict=True):
+        for k, (name, curve) in enumerate(part.groupby(hue, sort=False)):
+            colour = CYCLE[k % len(CYCLE)]
+            ax.plot(curve[x], curve[y], color=colour, linestyle=LINES[k % len(LINES)], label=name)
+            if f"{y}_low" in curve:
+                ax.fill_between(curve[x], curve[f"{y}_low"], curve[f"{y}_high"], color=colour, alpha=0.15, linewidth=0)
+        ax.set(title=title, xlabel=xlabel or x)
+        ax.legend(fontsize="small")
+    axes[0].set_ylabel(ylabel or y)
+    return axes
+
+
+def bars(frame: pd.DataFrame, x: str, y: str, hue: str | None = None, ylabel: str = "") -> Axes:
+    """A bar an estimate with its interval; x names the groups of bars, hue the bars within one."""
+    frame = frame.reset_index()
+    names = list(dict.fromkeys(frame[x]))
+    groups = [None] if hue is None else list(dict.fromkeys(frame[hue]))
+    ax = panels(1, 1, (max(4.5, 0.5 + 0.42 * len(names) * max(1, 0.6 * len(groups))), 3.4))[0]
+    width = 0.8 / len(groups)
+    for k, group in enumerate(groups):
+        part = frame if group is None else frame[frame[hue] == group]
+        at = np.array([names.index(n) for n in part[x]]) + width * (k - (len(groups) - 1) / 2)
+        ax.bar(at, part[y], width, yerr=errors(part, y), color=CYCLE[k % len(CYCLE)], label=group, ecolor="0.3")
+    ax.set_xticks(
+        range(len(names)), names, rotation=0 if len(names) < 7 else 40, ha="center" if len(names) < 7 else "right"
+    )
+    ax.set_ylabel(ylabel or y)
+    if hue is not None:
+        ax.legend(fontsize="small")
+    return ax
+
+
+def scatter(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    hue: str = "family",
+    label: str | None = "title",
+    fit: bool = False,
+    ax: Axes | None = None,
+) -> Axes:
+    """Points with intervals in both directions, named by `label`; fit: a least-squares line for each of `hue`.
+
+    Give `ax` (one of `panels`) to put several beside each other.
+    """
+    frame = frame.reset_index()
+    frame = frame[frame[x].notna() & frame[y].notna()]
+    ax = ax or panels(1, 1, (6.4, 4.4))[0]
+    for k, (name, group) in enumerate(frame.groupby(hue, sort=False)):
+        colour, marker = look(name, k)
+        bars = {"xerr": errors(group, x), "yerr": errors(group, y)}
+        ax.errorbar(group[x], group[y], fmt=marker, color=colour, label=name, elinewidth=0.8, **bars)
+        if fit and len(group) >= 3:  # a line through two points is no regression
+            slope, intercept = np.polyfit(group[x], group[y], 1)
+            ends = np.array([group[x].min(), group[x].max()])
+            ax.plot(ends, slope * ends + intercept, color=colour, linewidth=1, alpha=0.6)
+    if label is not None:
+        name_points(ax, frame[label], frame[x], frame[y])
+    ax.set(xlabel=x, ylabel=y)
+    ax.margins(0.12)
+    ax.legend(fontsize="small")
+    return ax
+
+
+def name_points(ax: Axes, names: Sequence[str], x: Sequence[float], y: Sequence[float]) -> None:
+    """Names beside points, in turn to the right and to the left from the lowest to the highest."""
+    for k, (py, px, name) in enumerate(sorted(zip(y, x, names, strict=True))):
+        side = {"xytext": (4, 3), "ha": "left"} if k % 2 else {"xytext": (-4, 3), "ha": "right"}
+        ax.annotate(name, (px, py), fontsize=6.5, textcoords="offset points", **side)
+
+
+def look(group: object, k: int = 0) -> tuple[str, str]:
+    """Colour and marker of a family, or of the k-th of other groups."""
+    return LOOKS.get(str(group), (CYCLE[k % len(CYCLE)], MARKERS[k % len(MARKERS)]))
+
+
+def errors(frame: pd.DataFrame, column: str) -> np.ndarray | None:
+    """Distances from a column to its _low and _high, [2, n], as matplotlib wants them; None without bounds."""
+    if f"{column}_low" not in frame or frame[f"{column}_low"].isna().all():
+        return None
+    distances = [frame[column] - frame[f"{column}_low"], frame[f"{column}_high"] - frame[column]]
+    return np.clip(np.nan_to_num(np.array(distances, float)), 0, None)
