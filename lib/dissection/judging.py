@@ -53,13 +53,14 @@ class Places:
     """Holds labels of hidden neurons against the places where these are active in the run's images."""
 
     def __init__(self, setting: Setting):
-        self.setting, self.iou = setting, {}
+        self.setting = setting
+        self.iou: dict[tuple[str, str], torch.Tensor] = {}
 
     def compare(self, layer: str, words: Words, label: torch.Tensor) -> dict[str, Any]:
         """Columns about the labels int [neurons] of a layer; nan where the truth is not known.
 
-        best, best_iou: the concept whose masks the neuron's map overlaps with most, and its intersection over union; iou:
-        of the label; same: the label is that concept; part: it is at least about the same part; same_chance,
+        best, best_iou: the concept whose masks the neuron's map overlaps with most, and its intersection over union;
+        iou: of the label; same: the label is that concept; part: it is at least about the same part; same_chance,
         part_chance: likewise for labels shuffled among the neurons of the layer.
         """
         if not self.setting.known:
