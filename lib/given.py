@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lib import data, models, store
-from lib.data import broden
+from lib.data import broden, downloads
+from lib.data.digests import sha256
 from lib.errors import UserError
 
 ABSENT = "absent"  # the identity of what cannot be had; once it can, a record made without it is out of date
@@ -52,7 +53,7 @@ class Given:
 
         images: so many of them, spread over the classes; 0 for all.
         """
-        request = (dataset or self.dataset, split, self.limit if limit is None else limit)
+        request: tuple = (dataset or self.dataset, split, self.limit if limit is None else limit)
         request += (images,) if images else ()
         self._note("images", *request)
         return self._images(*request)
@@ -93,12 +94,12 @@ class Given:
 
 
 def _file(name: str) -> Path:
-    return data.download(name) if name in data.downloads() else Path(name).expanduser()
+    return downloads.download(name) if name in downloads.rows() else Path(name).expanduser()
 
 
 def _content(path: Path) -> str:
     """sha256 of a file, or of all files of a folder with their names."""
     if not path.is_dir():
-        return data.sha256(path)
+        return sha256(path)
     files = sorted(p for p in path.rglob("*") if p.is_file())
-    return store.digest([[str(p.relative_to(path)), data.sha256(p)] for p in files])
+    return store.digest([[str(p.relative_to(path)), sha256(p)] for p in files])

@@ -1,18 +1,22 @@
 """What the neurons of any module of a network do on images: one number a neuron and image, or a map."""
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import torch
+from torch import nn
 
 from lib.errors import UserError, nearest
 
 POOLS = ("released", "avg", "max", "cls")
 
 
-def layers(network):
-    """Names of the modules that can be hooked, outermost first: list of str."""
+def layers(network: nn.Module) -> list[str]:
+    """Names of the modules that can be hooked, outermost first."""
     return [name for name, _ in network.named_modules() if name]
 
 
-def check_layers(network, wanted):
+def check_layers(network: nn.Module, wanted: Iterable[str]) -> None:
     """Raise UserError for a layer that the network does not have, with the nearest names."""
     known = layers(network)
     for name in wanted:
@@ -22,8 +26,10 @@ def check_layers(network, wanted):
 
 
 @torch.inference_mode()
-def collect(network, wanted, batches, pool="released"):
-    """Activations of layers: dict of layer to float32 [images, neurons].
+def collect(
+    network: nn.Module, wanted: list[str], batches: Iterable[torch.Tensor], pool: str = "released"
+) -> dict[str, torch.Tensor]:
+    """Activations of layers: layer -> float32 [images, neurons], on the CPU.
 
     network: nn.Module in eval mode. wanted: names as in `named_modules`. batches: iterable of what the network takes,
     [b, 3, S, S], on its device. pool: how positions become one number: "released" averages a map [b, c, h, w] and takes
@@ -34,9 +40,9 @@ def collect(network, wanted, batches, pool="released"):
     """
     if pool not in POOLS:
         raise UserError(f"pool is '{pool}'; give one of {', '.join(POOLS)}.")
-    found = {name: [] for name in wanted}
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
 
-    def keep(name, output):
+    def keep(name: str, output: torch.Tensor) -> None:
         found[name].append(pooled(output, pool, name).float().cpu())
 
     _watch(network, wanted, batches, keep)
@@ -44,22 +50,22 @@ def collect(network, wanted, batches, pool="released"):
 
 
 @torch.inference_mode()
-def maps(network, wanted, batches):
-    """Activations with their places: dict of layer to float32 [images, neurons, h, w].
+def maps(network: nn.Module, wanted: list[str], batches: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Activations with their places: layer -> float32 [images, neurons, h, w], on the CPU.
 
     Tokens are put back into their square grid, the class token left out; outputs [b, c] become maps of one place.
     Arguments and errors as in `collect`; tokens that fill no square are refused.
     """
-    found = {name: [] for name in wanted}
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
 
-    def keep(name, output):
+    def keep(name: str, output: torch.Tensor) -> None:
         found[name].append(_map(output, name).float().cpu())
 
     _watch(network, wanted, batches, keep)
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
-def pooled(output, pool, name="this layer"):
+def pooled(output: torch.Tensor, pool: str, name: str = "this layer") -> torch.Tensor:
     """One number a neuron from a layer's output: [b, c]. Arguments as in `collect`; tokens are [b, t, c]."""
     if output.dim() == 2:
         return output
@@ -72,7 +78,7 @@ def pooled(output, pool, name="this layer"):
     return output[:, 1:].amax(1) if pool == "max" else output[:, 1:].mean(1)
 
 
-def _map(output, name):
+def _map(output: torch.Tensor, name: str) -> torch.Tensor:
     if output.dim() == 2:
         return output[:, :, None, None]
     if output.dim() == 4:
@@ -83,15 +89,20 @@ def _map(output, name):
     return output[:, 1:].transpose(1, 2).unflatten(2, (side, side))
 
 
-def _watch(network, wanted, batches, keep):
+def _watch(
+    network: nn.Module,
+    wanted: list[str],
+    batches: Iterable[torch.Tensor],
+    keep: Callable[[str, torch.Tensor], None],
+) -> None:
     """Run the network and hand each wanted layer's output, batch first, to keep(name, output)."""
     check_layers(network, wanted)
     modules, runs = dict(network.named_modules()), dict.fromkeys(wanted, 0)
-    first = {}  # layer -> the dimension of its output that counts images
+    first: dict[str, int] = {}  # layer -> the dimension of its output that counts images
     images = batches_run = 0  # of the batch that is running; of all
 
-    def hook(name):
-        def watch(module, inputs, output):
+    def hook(name: str) -> Callable:
+        def watch(module: nn.Module, inputs: Any, output: Any) -> None:
             output = _tensor(output, name)
             if not images:
                 first[name] = _batch_dimension(output)
@@ -127,7 +138,7 @@ def _watch(network, wanted, batches, keep):
             raise UserError(f"The layer {name} runs {runs[name] // batches_run} times; choose one that runs once.")
 
 
-def _tensor(output, name):
+def _tensor(output: Any, name: str) -> torch.Tensor:
     if isinstance(output, (tuple, list)) and output and isinstance(output[0], torch.Tensor):
         output = output[0]  # an attention returns its weights beside its output
     if not isinstance(output, torch.Tensor) or output.dim() not in (2, 3, 4):
@@ -136,6 +147,6 @@ def _tensor(output, name):
     return output
 
 
-def _batch_dimension(output):
+def _batch_dimension(output: torch.Tensor) -> int:
     """0, or 1 for tokens [t, b, c]. output: that of a single image."""
     return 1 if output.dim() == 3 and output.shape[0] != 1 and output.shape[1] == 1 else 0

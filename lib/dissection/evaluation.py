@@ -1,5 +1,7 @@
 """How right labels of neurons are: against known truths, in a text space, on held-out images, on resampled probes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy import stats
@@ -124,14 +126,14 @@ def iou_of_images(q: torch.Tensor, shown: torch.Tensor, quantile: float = NETDIS
     return iou(q[:, :, None, None], shown[:, :, None, None], quantile)
 
 
-def by_chance(labels: np.ndarray, right: np.ndarray) -> np.ndarray:
+def by_chance(labels: Sequence[str], right: Sequence[str]) -> np.ndarray:
     """How often each neuron's right label would be met if the labels were shuffled among the neurons: float [neurons].
 
     Both are lists of words [neurons]; the mean over all orders, in closed form.
     """
     words, count = np.unique(np.asarray(labels, str), return_counts=True)
-    share = dict(zip(words, count / len(labels), strict=True))
-    return np.array([share.get(str(word), 0.0) for word in right])
+    share = dict(zip(words.tolist(), count / len(labels), strict=True))
+    return np.array([share.get(word, 0.0) for word in right])
 
 
 # --- resampling

@@ -28,6 +28,7 @@ HEADINGS = {
     "same_true": ("the image's class (%)", ".1f"),
     "same_predicted": ("the predicted class (%)", ".1f"),
     "holds": ("trait of the predicted class (%)", ".1f"),
+    "n": ("neurons", ".0f"),
     "d_probe": ("probe", ""),  # these three in the published files
     "concept_set": ("concepts", ""),
     "metric": ("measure", ""),

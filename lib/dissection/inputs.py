@@ -121,7 +121,7 @@ def check_concepts(found: list[str]) -> int:
 def reader(given: Given, name: str) -> Any:
     """A model that embeds texts, by name. Raises UserError for one that reads none."""
     found = given.open_model(name)
-    if not hasattr(found, "embed_texts"):
+    if not hasattr(found, "tokenizer"):
         raise UserError(f"{name} reads no text; the probing model and the judge must be CLIP models.")
     return found
 

@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.dissection import evaluation, towers, truth
+from lib.dissection import evaluation, network, truth
 from lib.dissection.setting import Setting, Words, named, rows_of
+
+COLUMNS = ("best", "best_iou", "iou", "same", "same_chance", "part", "part_chance")
 
 
 def of_class(setting: Setting, words: Words, scores: torch.Tensor, label: torch.Tensor) -> dict[str, Any]:
@@ -51,21 +53,22 @@ class Places:
     """Holds labels of hidden neurons against the places where these are active in the run's images."""
 
     def __init__(self, setting: Setting):
-        self.setting, self.iou = setting, {}
+        self.setting = setting
+        self.iou: dict[tuple[str, str], torch.Tensor] = {}
 
     def compare(self, layer: str, words: Words, label: torch.Tensor) -> dict[str, Any]:
-        """Columns about the labels int [neurons] of a layer; none where the truth is not known.
+        """Columns about the labels int [neurons] of a layer; nan where the truth is not known.
 
-        best, best_iou: the concept whose masks the neuron's map overlaps with most, and its intersection over union; iou:
-        of the label; same: the label is that concept; part: it is at least about the same part; same_chance,
+        best, best_iou: the concept whose masks the neuron's map overlaps with most, and its intersection over union;
+        iou: of the label; same: the label is that concept; part: it is at least about the same part; same_chance,
         part_chance: likewise for labels shuffled among the neurons of the layer.
         """
         if not self.setting.known:
-            return {}
+            return dict.fromkeys(COLUMNS, np.nan)
         if (layer, words.name) not in self.iou:
             masks = truth.masks(self.setting.images, words.texts)
-            wanted = [name for name in self.setting.layers if name != towers.FINAL]
-            maps = towers.maps(self.setting.target, self.setting.images, wanted)
+            wanted = [name for name in self.setting.layers if name != network.FINAL]
+            maps = network.maps(self.setting.target, self.setting.images, wanted)
             self.iou |= {(name, words.name): evaluation.iou(maps.pop(name), masks) for name in wanted}
         iou, texts = self.iou[layer, words.name], named(label, words.texts)
         best_iou, best = iou.max(1)

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from lib.data import spread
-from lib.dissection import evaluation, similarity, towers, truth
+from lib.dissection import evaluation, network, similarity, truth
 from lib.dissection.judging import Places, of_class
 from lib.dissection.options import Options, listed
 from lib.dissection.setting import HeldOut, Setting, Words, named
@@ -26,11 +26,11 @@ SOFT = "soft_wpmi"  # the paper's own, for what is shown for one similarity only
 def neurons(given: Given, options: Options) -> Seen:
     """Neurons with their labels and how right these are: Tables 1 and 3, and hidden layers.
 
-    Lines: layer, depth, probe, concepts, similarity, unit, label, score, dead; correlation, auprc, auc of the neuron with
-    held-out images that show the label, where these are known. Of last neurons the columns of `judging.of_class`, of
-    hidden ones those of `judging.Places`. notes: accuracy of the target on the run's images. Paper, section 4.2.
+    Lines: layer, depth, probe, concepts, similarity, unit, label, score, dead; correlation, auprc, auc of the neuron
+    with held-out images that show the label, where these are known. Of last neurons the columns of `judging.of_class`,
+    of hidden ones those of `judging.Places`. notes: accuracy of the target on the run's images. Paper, section 4.2.
     """
-    setting, tables = Setting(given, options, judged=towers.FINAL in listed(options.layers)), []
+    setting, tables = Setting(given, options, judged=network.FINAL in listed(options.layers)), []
     unseen, places = HeldOut(setting), Places(setting)
     for about, words, q, images in setting.each():
         layer, unit = about["layer"], setting.units(about["layer"], q)
@@ -38,20 +38,20 @@ def neurons(given: Given, options: Options) -> Seen:
             scores = setting.scores(name, q, images, words.clip)[unit]
             label, score = best(scores)
             line = labelled(words, label[:, None], score) | unseen.test(layer, words, label, unit)
-            if layer == towers.FINAL:
+            if layer == network.FINAL:
                 line |= of_class(setting, words, scores, label)
             else:
                 line |= places.compare(layer, words, label)
             tables.append(pd.DataFrame({**about, "similarity": name, "unit": unit.numpy(), **line}))
-    if towers.FINAL in setting.layers:
-        right = setting.activity(towers.FINAL, "val").argmax(1).cpu().numpy() == setting.images.labels
+    if network.FINAL in setting.layers:
+        right = setting.activity(network.FINAL, "val").argmax(1).cpu().numpy() == setting.images.labels
         setting.notes["accuracy"] = 100.0 * float(right.mean())
     return Seen(pd.concat(tables, ignore_index=True), notes=setting.notes)
 
 
 def labelled(words: Words, labels: torch.Tensor, score: torch.Tensor) -> dict[str, Any]:
     """Columns label (and second, third), score and dead. labels int [neurons, up to 3], the best first."""
-    places = {place: named(found, words.texts) for place, found in zip(("label", "second", "third"), labels.T)}
+    places = {("label", "second", "third")[k]: named(found, words.texts) for k, found in enumerate(labels.T)}
     return places | {"score": score.numpy(), "dead": (labels[:, 0] == similarity.DEAD).numpy()}
 
 
@@ -79,6 +79,7 @@ def _drawn(setting: Setting, unseen: HeldOut | None = None) -> Iterator[pd.DataF
     for about, words, q, images in setting.each():
         unit = setting.units(about["layer"], q)
         for name in options.functions():
+            first = torch.empty(0)
             for draw in progress(range(options.resamples + 1), f"{name} again"):
                 some = evaluation.drawn(len(q), draw, seed)
                 found, score = similarity.leading(setting.scores(name, q[some], images[some], words.clip)[unit], 3)
@@ -96,7 +97,7 @@ def sizes(given: Given, options: Options) -> Seen:
     setting, tables = Setting(given, options), []
     own, words = setting.own, setting.names
     for probe in setting.probes:
-        images, q = setting.seen(probe), setting.activity(towers.FINAL, probe)
+        images, q = setting.seen(probe), setting.activity(network.FINAL, probe)
         for m in map(int, listed(options.per_class)):
             few = torch.from_numpy(spread(setting.probe(probe).labels, m * len(own), given.seed))
             for name in options.functions():
@@ -122,7 +123,7 @@ def against_netdissect(given: Given, options: Options) -> Seen:
     """
     setting, tables = Setting(given, options, judged=True), []
     for about, words, q, images in setting.each():
-        for way, every in _ways(setting, str(about["probe"]), words, q, images):
+        for way, every in _ways(setting, about["probe"], words, q, images):
             scores = every[setting.own]
             label, score = best(scores)
             line = labelled(words, label[:, None], score) | of_class(setting, words, scores, label)
@@ -145,10 +146,10 @@ def _ways(
 def missing(given: Given, options: Options) -> Seen:
     """Labels of last neurons when the images or the name of their class are missing: section 4.5 and beyond.
 
-    The concepts are the class names. Lines: probe, similarity, missing ("nothing"; "images": those of the class, a fifth
-    of the classes at a time; "word": the class's name), unit, class, label, score, right, shared (traits that the label
-    has in common with the class), random_shared (that a random other class has), sibling (in the miniature: the label
-    is the species that differs in two traits).
+    The concepts are the class names. Lines: probe, similarity, missing ("nothing"; "images": those of the class, a
+    fifth of the classes at a time; "word": the class's name), unit, class, label, score, right, shared (traits that the
+    label has in common with the class), random_shared (that a random other class has), sibling (in the miniature: the
+    label is the species that differs in two traits).
     """
     setting, tables = Setting(given, options), []
     own, texts = setting.own, setting.names.clip
@@ -156,7 +157,7 @@ def missing(given: Given, options: Options) -> Seen:
     shared = truth.shared_traits(setting.images.descriptors)
     random = (shared.sum(1) - shared.diagonal()) / (len(shared) - 1)
     for probe in setting.probes:
-        images, q = setting.seen(probe), setting.activity(towers.FINAL, probe)
+        images, q = setting.seen(probe), setting.activity(network.FINAL, probe)
         for name in options.functions():
             whole = setting.scores(name, q, images, texts)
             absent, nameless = whole.clone(), whole.clone().fill_diagonal_(-torch.inf)
@@ -180,13 +181,13 @@ def descriptions(given: Given, options: Options) -> Seen:
     Units are the coordinates of what the head reads, and then their opposites (a coordinate may speak by being
     negative). An image is described by the label of the unit with the largest weight x activation for the predicted
     class. Lines: probe, concepts, way ("clip_dissect", by SoftWPMI, "netdissect", "random": labels of other units),
-    image, class, predicted, unit, label, said (the class that the label is most like); same_true, same_predicted: that is
-    the image's class, the predicted one; holds: the predicted class has the trait. notes: accuracy of the target.
+    image, class, predicted, unit, label, said (the class that the label is most like); same_true, same_predicted: that
+    is the image's class, the predicted one; holds: the predicted class has the trait. notes: accuracy of the target.
     """
     setting, tables = Setting(given, options, judged=True), []
     data, classes = setting.images, np.array(setting.images.classes)
     weight, bias = heads.head(setting.target, data)
-    weight, h = torch.cat([weight, -weight], 1), both_signs(setting.target.embed_images(data))
+    weight, h = both_signs(weight, cut=False), both_signs(setting.target.embed_images(data))
     predicted = (h @ weight.T + bias).argmax(1)
     share = (weight[predicted] * h).cpu()
     predicted = predicted.cpu()
@@ -209,9 +210,10 @@ def descriptions(given: Given, options: Options) -> Seen:
     return Seen(pd.concat(tables, ignore_index=True), notes=setting.notes)
 
 
-def both_signs(embeddings: torch.Tensor) -> torch.Tensor:
-    """How far each coordinate is above zero, then how far below: [n, c] -> [n, 2 c]."""
-    return torch.cat([embeddings, -embeddings], 1).clamp(min=0)
+def both_signs(coordinates: torch.Tensor, cut: bool = True) -> torch.Tensor:
+    """How far each coordinate is above zero, then how far below: [n, c] -> [n, 2 c]; cut: never less than 0."""
+    both = torch.cat([coordinates, -coordinates], 1)
+    return both.clamp(min=0) if cut else both
 
 
 def class_said(setting: Setting, words: Words) -> torch.Tensor:

@@ -19,10 +19,10 @@ class Options:
     clip: the CLIP that names what it sees. judge: another, or the folder of a sentence encoder: a second text space for
     labels and names; "" for none. layers: "final" (the logits), "auto" (every stage or block), "last" (of these), or
     names of modules. pool: see `activations.collect`. probes: see `inputs.probe`; "usual" is the miniature's web and
-    elsewhere val, "auto" all that the book shows. probe_images: images of each but the run's own, 0 for all (of web 50 a
-    class). concepts: see `inputs.concepts`; sets joined by "+" are one. prompt: with {} for the concept; the paper takes
-    the bare words. similarities: names, or "all". top_k: top images of SoftWPMI, 0 for the paper's 100. prior, ties: see
-    `constants.Constants`. resamples: of the probe. per_class: images a class of ever larger probes.
+    elsewhere val, "auto" all that the book shows. probe_images: images of each but the run's own, 0 for all (of web 50
+    a class). concepts: see `inputs.concepts`; sets joined by "+" are one. prompt: with {} for the concept; the paper
+    takes the bare words. similarities: names, or "all". top_k: top images of SoftWPMI, 0 for the paper's 100. prior,
+    ties: see `constants.Constants`. resamples: of the probe. per_class: images a class of ever larger probes.
     """
 
     clip: str = "ViT-B-16"

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 
 from lib.data import ImageDataset
-from lib.dissection import evaluation, inputs, similarity, towers, truth
+from lib.dissection import evaluation, inputs, network, similarity, truth
 from lib.dissection.options import Options, listed
 from lib.given import Given
 
@@ -37,9 +38,9 @@ class Setting:
         self.clip = inputs.reader(given, options.clip)
         self.judge = inputs.judge(given, options.judge) if judged and options.judge else None
         self.target, self.images = given.model, given.images
-        self.layers = towers.choose(self.target, options.layers)
+        self.layers = network.choose(self.target, options.layers)
         self.probes = options.probe_names(given.dataset)
-        self.notes: dict[str, dict[str, int]] = {"probes": {}, "concepts": {}, "duplicates": {}}
+        self.notes: dict[str, Any] = {"probes": {}, "concepts": {}, "duplicates": {}}
         self._opened: dict[str, ImageDataset] = {}
 
     def probe(self, name: str) -> ImageDataset:
@@ -55,11 +56,11 @@ class Setting:
 
     def activity(self, layer: str, probe: str) -> torch.Tensor:
         """What a layer's neurons do on a probe: float32 [images, neurons]."""
-        return towers.activity(self.target, self.probe(probe), layer, self.images, self.options.pool)
+        return network.activity(self.target, self.probe(probe), layer, self.images, self.options.pool)
 
     def units(self, layer: str, q: torch.Tensor) -> torch.Tensor:
         """The neurons that are looked at, of all that are scored together: last ones whose class is in the run."""
-        return self.own if layer == towers.FINAL else torch.arange(q.shape[1])
+        return self.own if layer == network.FINAL else torch.arange(q.shape[1])
 
     @cached_property
     def own(self) -> torch.Tensor:
@@ -83,7 +84,7 @@ class Setting:
         """Scores by a similarity function, float64 [neurons, concepts], on the CPU. q [n, neurons]."""
         return similarity.scores(name, q, images, texts, **self.options.constants(name)).cpu()
 
-    def each(self) -> Iterator[tuple[dict[str, str | int], Words, torch.Tensor, torch.Tensor]]:
+    def each(self) -> Iterator[tuple[dict[str, Any], Words, torch.Tensor, torch.Tensor]]:
         """Probe by probe, layer by layer, set by set: (their names, the words, activations, embeddings)."""
         sets = [self.words(name) for name in listed(self.options.concepts)]
         for probe in self.probes:
@@ -91,8 +92,8 @@ class Setting:
             for depth, layer in enumerate(self.layers, 1):
                 q = self.activity(layer, probe)
                 for words in sets:
-                    about: dict[str, str | int] = {"layer": layer, "depth": depth, "probe": probe}
-                    yield about | {"concepts": words.name}, words, q, images
+                    about = {"layer": layer, "depth": depth, "probe": probe, "concepts": words.name}
+                    yield about, words, q, images
 
 
 class HeldOut:
@@ -104,7 +105,7 @@ class HeldOut:
         self.activity: dict[str, torch.Tensor] = {}
 
     def test(self, layer: str, words: Words, label: torch.Tensor, unit: torch.Tensor, draw: int = 0) -> dict:
-        """Columns correlation, auprc and auc of neurons `unit` with labels `label`; draw: of these images, 0 for all."""
+        """Columns correlation, auprc, auc of neurons `unit` with labels `label`; draw: of these images, 0 for all."""
         setting = self.setting
         if setting.known and words.name not in self.shown:
             self.shown[words.name] = truth.present(setting.probe(HELD_OUT), words.texts)

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from lib.dissection import activations, evaluation, inputs, plain, similarity, towers, truth
+from lib.dissection import activations, evaluation, inputs, network, plain, similarity, truth
 from lib.dissection.options import Options
 from lib.dissection.setting import Setting
 from lib.errors import UserError
@@ -65,7 +65,7 @@ def steps(given: Given, options: Options) -> Seen:
     if setting.known:
         masks = truth.masks(setting.images, found)
         with timed(lines, step="Network Dissection"):
-            maps = towers.maps(target, setting.images, names)
+            maps = network.maps(target, setting.images, names)
             for name in names:
                 evaluation.iou(maps.pop(name), masks)
     return Seen(pd.DataFrame(lines), notes={"concepts": len(found), "layers": names})

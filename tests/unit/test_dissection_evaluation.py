@@ -1,5 +1,7 @@
 """Evaluation of labels: by hand, and against scikit-learn and scipy."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
@@ -12,12 +14,10 @@ from lib.errors import UserError
 rng = np.random.default_rng(0)
 
 
-def test_ranks_and_hits_by_hand():
+def test_ranks_by_hand():
     scores = torch.tensor([[3.0, 1.0, 2.0], [1.0, 2.0, 2.0], [2.0, 2.0, 5.0], [float("nan")] * 3])
     truth = torch.tensor([2, 2, 1, 0])
     assert ev.ranks(scores, truth).tolist() == [2, 2, 3, 3]  # of equal scores the earlier concept comes first
-    assert ev.hits(scores, truth, 2).tolist() == [True, True, False, False]
-    assert ev.hits(scores, scores.argmax(1)).tolist() == [True, True, True, False]
     with pytest.raises(UserError, match=r"truth \[3\]"):
         ev.ranks(scores, truth[:3])
 
@@ -62,18 +62,12 @@ def test_a_neuron_that_is_its_label():
     assert [float(found[what][0]) for what in ("correlation", "auprc", "auc")] == pytest.approx([1, 1, 1])
 
 
-def test_cosines_and_their_floor():
+def test_cosines_and_those_of_random_labels():
     a, b = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), torch.eye(6)[:4]
     expected = [float(x @ y / x.norm()) for x, y in zip(a, b, strict=True)]
     np.testing.assert_allclose(ev.text_cosine(a, 3 * b), expected, atol=1e-6)
     pairs = metrics.pairwise.cosine_similarity(a, b)
-    assert ev.cosine_floor(a, b) == pytest.approx(pairs.mean(), abs=1e-6)
-
-
-def test_agreement():
-    assert ev.agreement(["a", "b", "c", "d"], ["a", "b", "x", "d"]) == 75.0
-    with pytest.raises(UserError, match="2 and 1 labels"):
-        ev.agreement([1, 2], [1])
+    np.testing.assert_allclose(ev.random_cosine(a, 3 * b), pairs.mean(0), atol=1e-6)
 
 
 # --- intersection over union
@@ -117,16 +111,25 @@ def test_iou_of_a_dead_neuron_and_of_other_images():
         ev.iou(torch.rand(2, 1, 2, 2), masks)
 
 
+def test_iou_of_neurons_without_places():
+    shown = torch.zeros(400, 3, dtype=torch.bool)
+    shown[:2, 0] = shown[2:5, 1] = True
+    q = shown[:, :2].float() + 0.01 * torch.rand(400, 2, generator=torch.Generator().manual_seed(0))
+    found = ev.iou_of_images(q, shown)  # the top 2 of 400 images count as active
+    assert found[0].tolist() == [1.0, 0.0, 0.0] and found[1, 1] == pytest.approx(2 / 3)
+
+
+def test_chance_is_the_mean_over_all_orders_of_the_labels():
+    labels, right = ["a", "b", "a", ""], ["a", "a", "c", "b"]
+    orders = [[labels[k] == word for k, word in zip(order, right, strict=True)] for order in permutations(range(4))]
+    np.testing.assert_allclose(ev.by_chance(labels, right), np.mean(orders, axis=0))
+
+
 # --- resampling
 
 
-def test_resamples_are_seeded_and_with_replacement():
-    first, again = (list(ev.resampled(50, 3, seed=4)) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not torch.equal(first[0], first[1])
-    assert all(len(x.unique()) < 50 and x.min() >= 0 and x.max() < 50 for x in first)
-
-
-def test_stability_counts_equal_labels():
-    found = ev.stability(torch.tensor([1, 2, 3]), torch.tensor([[1, 2, 0], [1, 0, 0], [1, 2, 0], [1, 2, 0]]))
-    assert found.tolist() == [1.0, 0.75, 0.0]
+def test_draws_are_seeded_and_with_replacement():
+    first, again, other = ev.drawn(50, 1, seed=4), ev.drawn(50, 1, seed=4), ev.drawn(50, 2, seed=4)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert len(first.unique()) < 50 and first.min() >= 0 and first.max() < 50
+    assert ev.drawn(4, 0).tolist() == [0, 1, 2, 3]

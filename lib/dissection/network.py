@@ -20,8 +20,8 @@ def activity(
 ) -> torch.Tensor:
     """What the neurons of a layer do on images: float32 [images, neurons].
 
-    "final" is the logits of a classifier, or of a CLIP's zero-shot one on the words of `classes`. Hidden layers are kept
-    a chunk of images at a time, so that a run that was interrupted goes on where it was. Raises UserError.
+    "final" is the logits of a classifier, or of a CLIP's zero-shot one on the words of `classes`. Hidden layers are
+    kept a chunk of images at a time, so that an interrupted run goes on where it was. Raises UserError.
     """
     if layer == FINAL:
         weight, bias = heads.head(model, classes)
@@ -38,7 +38,7 @@ def activity(
 
 
 def maps(model: Any, images: ImageDataset, layers: list[str]) -> dict[str, torch.Tensor]:
-    """Activations of hidden layers with their places: layer -> float32 [images, neurons, h, w], all of them in memory."""
+    """Activations of hidden layers with their places: layer -> float32 [images, neurons, h, w], all in memory."""
     return activations.maps(model.tower, layers, batches(model, images))
 
 
