@@ -41,7 +41,7 @@ def steps(given: Given, options: Options) -> Seen:
 
     Lines: step ("read": decode images for both models; "embed": images and concepts; "activations"; "labels", by
     SoftWPMI; "labels, released way"; "Network Dissection": maps against masks, where these are known), seconds; of
-    labels also layer, neurons, and equal (%): neurons with the label of our way. Paper, section 4.4.
+    labels also layer, neurons, and how many have the same label both ways. Paper, section 4.4.
     """
     setting = Setting(given, options)
     clip, target, names = setting.clip, setting.target, setting.layers
@@ -61,7 +61,7 @@ def steps(given: Given, options: Options) -> Seen:
             parts.append(activations.collect(target.tower, names, batches, options.pool))
     for name in names:
         q = torch.cat([part[name] for part in parts])
-        lines += _both_ways(SOFT, q, torch.cat(rows), concepts, layer=name, neurons=q.shape[1])
+        lines += _both_ways(SOFT, q, torch.cat(rows), concepts, layer=name)
     if setting.known:
         masks = truth.masks(setting.images, found)
         with timed(lines, step="Network Dissection"):
@@ -72,16 +72,16 @@ def steps(given: Given, options: Options) -> Seen:
 
 
 def _both_ways(
-    name: str, q: torch.Tensor, images: torch.Tensor, concepts: torch.Tensor, **about: Any
+    name: str, q: torch.Tensor, images: torch.Tensor, concepts: torch.Tensor, **about: str
 ) -> list[dict[str, Any]]:
-    """Two lines: seconds from embeddings to labels, ours and in the released way, and the share of equal labels."""
+    """Two lines: seconds from embeddings to labels, ours and in the released way, and how many labels are the same."""
     lines: list[dict[str, Any]] = []
     with timed(lines, step="labels", **about):
         ours = similarity.labels(name, q, images, concepts)[0]
     q, images, concepts = q.cpu(), images.cpu(), concepts.cpu()  # where the released way keeps P
     with timed(lines, step="labels, released way", **about):
         theirs = plain.scores(name, q, images, concepts).argmax(1)
-    return [line | {"equal": 100.0 * float((ours.cpu() == theirs).double().mean())} for line in lines]
+    return [line | {"neurons": len(ours), "same": int((ours.cpu() == theirs).sum())} for line in lines]
 
 
 # --- the similarity functions alone
@@ -89,12 +89,12 @@ def _both_ways(
 
 @dataclass(frozen=True)
 class Problem:
-    """A random problem: so many images, words and neurons, and embeddings of so many coordinates."""
+    """A random problem: its images, words and neurons, and the coordinates of an embedding."""
 
-    images: int = 5000
-    words: int = 6000
-    neurons: int = 32
-    width: int = 512
+    problem_images: int = 5000
+    problem_words: int = 6000
+    problem_neurons: int = 32
+    problem_width: int = 512
 
     def __post_init__(self) -> None:
         if min(astuple(self)) < 2:
@@ -104,8 +104,8 @@ class Problem:
 def similarities(given: Given, problem: Problem) -> Seen:
     """The functions that the released code makes slowly, on random embeddings and activations.
 
-    Lines: similarity, step ("labels" or "labels, released way"), seconds, equal (%): neurons with the same label. No
-    model or image of the run plays a part. At full size: benchmarks/dissection.py.
+    Lines: similarity, step ("labels" or "labels, released way"), seconds, neurons, same (labels). No model or image of
+    the run plays a part. At full size: benchmarks/dissection.py.
     """
     drawn = random_inputs(problem, given.seed)
     names = progress(["rank_reorder", "wpmi", "soft_wpmi"], "similarities")
@@ -114,9 +114,9 @@ def similarities(given: Given, problem: Problem) -> Seen:
 
 def random_inputs(problem: Problem, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Activations [images, neurons], and embeddings of images and words of norm 1, CLIP-like cosines around 0.2."""
-    rng, width = torch_rng(seed, "problem"), problem.width
-    X, T = (torch.randn(n, width, generator=rng) for n in (problem.images, problem.words))
+    rng, (images, words, neurons, width) = torch_rng(seed, "problem"), astuple(problem)
+    X, T = (torch.randn(n, width, generator=rng) for n in (images, words))
     common = F.normalize(torch.randn(width, generator=rng), dim=0) * (width / 4) ** 0.5
     X, T = F.normalize(X + common, dim=1), F.normalize(T + common, dim=1)
-    q = X @ torch.randn(width, problem.neurons, generator=rng)
-    return q.add_(0.5 * torch.randn(problem.images, 1, generator=rng)).relu_(), X, T
+    q = X @ torch.randn(width, neurons, generator=rng)
+    return q.add_(0.5 * torch.randn(images, 1, generator=rng)).relu_(), X, T
