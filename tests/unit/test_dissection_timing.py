@@ -28,7 +28,7 @@ def test_every_step_of_a_target_is_timed_and_nothing_is_taken_from_the_store(mon
     assert set(steps.index) == {
         *("read", "embed", "activations", "labels", "labels, released way", "Network Dissection")
     }
-    assert (steps > 0).all() and set(kinds) <= {"digests"}  # of files
+    assert (steps > 0).all() and set(kinds) <= {"digests", "pictures"}  # of files; the miniature is drawn once
     labels = seen.table[seen.table.step == "labels"]
     assert labels.layer.tolist() == seen.notes["layers"] and (labels.same <= labels.neurons).all()
     assert labels.same.sum() >= 0.9 * labels.neurons.sum()
