@@ -136,6 +136,8 @@ def beside(frame: pd.DataFrame, levels: str | Sequence[str], joint: str = ", ") 
     joint: what joins a value's name with its groups'. The lines keep their order; the column n is left out.
     """
     names, columns = _names(levels), []
+    if not len(frame):
+        return frame
     wide = frame.drop(columns="n", errors="ignore").unstack(names, sort=False)
     for column, *groups in wide.columns:
         end = next((e for e in ("_low", "_high") if column.endswith(e)), "")

@@ -88,12 +88,17 @@ def lines(
     return axes
 
 
-def bars(frame: pd.DataFrame, x: str, y: str, hue: str | None = None, ylabel: str = "") -> Axes:
-    """A bar an estimate with its interval; x names the groups of bars, hue the bars within one."""
+def bars(
+    frame: pd.DataFrame, x: str, y: str, hue: str | None = None, ylabel: str = "", ax: Axes | None = None
+) -> Axes:
+    """A bar an estimate with its interval; x names the groups of bars, hue the bars within one.
+
+    Give `ax` (one of `panels`) to put several beside each other.
+    """
     frame = frame.reset_index()
     names = list(dict.fromkeys(frame[x]))
     groups = [None] if hue is None else list(dict.fromkeys(frame[hue]))
-    ax = panels(1, 1, (max(4.5, 0.5 + 0.42 * len(names) * max(1, 0.6 * len(groups))), 3.4))[0]
+    ax = ax or panels(1, 1, (max(4.5, 0.5 + 0.42 * len(names) * max(1, 0.6 * len(groups))), 3.4))[0]
     width = 0.8 / len(groups)
     for k, group in enumerate(groups):
         part = frame if group is None else frame[frame[hue] == group]
