@@ -22,11 +22,12 @@ import torch
 from torch.nn import functional as F
 
 from lib import seeds
-from lib.errors import UserError
+from lib.errors import UserError, one_of
 
 SCORE_SCALE = 2.5  # CLIPScore's constant; caption of the paper's figure A7
 # which way is good: a higher value (+1) or a lower one (-1)
 MEASURES = {"deletion": -1, "insertion": 1, "acc_drop": -1, "acc_inc": 1}
+FOLLOWED = ("score", "probability", "correct", "unchanged", "covered")  # what a table of steps has of each step
 CHOICES = {
     "rank": ("product", "part", "descriptor", "given"),
     "score": ("cosine", "probability"),
@@ -40,8 +41,7 @@ CHOICES = {
 def require(**chosen: str) -> None:
     """Raise UserError for an option that is not among its `CHOICES`."""
     for name, value in chosen.items():
-        if value not in CHOICES[name]:
-            raise UserError(f"{name} is '{value}'; choose one of {', '.join(CHOICES[name])}.")
+        one_of(name, value, CHOICES[name])
 
 
 # --- images between intact and blurred
@@ -204,12 +204,14 @@ def measures(
     require(score=score, short=short, correct=correct)
     points = int(steps["step"].max()) + 1
     lines = steps.iloc[:: 2 * points].drop(columns=["direction", "step", *FOLLOWED]).reset_index(drop=True)
-    columns = {"deletion": FOLLOWED[CHOICES["score"].index(score)], "acc_drop": f"is_{correct}"}
-    found = {"area": steps["covered"].to_numpy().reshape(-1, 2, points)[:, 0, -1]}
-    for (first, second), column in zip((("deletion", "insertion"), ("acc_drop", "acc_inc")), columns.values()):
+    followed = {
+        ("deletion", "insertion"): {"cosine": "score", "probability": "probability"}[score],
+        ("acc_drop", "acc_inc"): {"label": "correct", "predicted": "unchanged"}[correct],
+    }
+    for names, column in followed.items():
         areas = area(steps[column].to_numpy().reshape(-1, 2, points), lines["shown"].to_numpy()[:, None], short)
-        found |= {first: areas[:, 0], second: areas[:, 1]}
-    return lines.assign(**found)
+        lines = lines.assign(**dict(zip(names, areas.T, strict=True)))
+    return lines.assign(area=steps["covered"].to_numpy().reshape(-1, 2, points)[:, 0, -1])
 
 
 # --- controls
