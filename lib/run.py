@@ -136,20 +136,25 @@ class Run:
         return kind(**{name: values[name] for name in names if name in values} | changed)
 
     def measure(
-        self, function: Observe, options: Any = None, models: Sequence[str] | None = None, once: bool = False
+        self,
+        function: Observe,
+        options: Any = None,
+        models: Sequence[str] | None = None,
+        once: bool = False,
+        limit: int | None = None,
     ) -> Found:
         """What `function` sees of each model: found among the records, or computed now and kept at once.
 
         function(given, options), or function(given) without options; `given` is a `Given` and the only door to models,
         images and files. Returns a `Seen` or its table. options: a frozen dataclass. models: names, by default the
-        run's. once: the function is about no single model and runs once.
+        run's. once: the function is about no single model and runs once. limit: of classes, by default the run's.
         With a single model its UserError is raised; with several it is the model's entry in `missing`.
         """
         names = [NO_MODEL] if once else list(self.models if models is None else models)
         found, missing = {}, {}
         for name in progress(names, function.__name__):
             try:
-                found[name] = self._record(function, options, name)
+                found[name] = self._record(function, options, name, self.limit if limit is None else limit)
             except UserError as error:
                 if len(names) == 1:
                     raise
@@ -159,8 +164,8 @@ class Run:
             raise UserError(next(iter(missing.values())))
         return gathered(found, missing)
 
-    def _record(self, function: Observe, options: Any, name: str) -> tuple[dict, Seen]:
-        asked = self._asked(function, options, name)
+    def _record(self, function: Observe, options: Any, name: str, limit: int) -> tuple[dict, Seen]:
+        asked = self._asked(function, options, name, limit)
         path = record_path(self.dataset, function, name, asked)
         written_by = code.of(function)
         found = self._kept(path, asked, written_by)
@@ -168,15 +173,15 @@ class Run:
             return found
         with store.alone(store.digest([str(path), written_by]), f"{function.__name__} of {name}") as waited:
             found = self._kept(path, asked, written_by) if waited else None
-            return found or self._computed(function, options, name, path, asked, written_by)
+            return found or self._computed(function, options, path, asked, written_by)
 
-    def _asked(self, function: Observe, options: Any, name: str) -> dict:
+    def _asked(self, function: Observe, options: Any, name: str, limit: int) -> dict:
         return {
             "function": f"{function.__module__}.{function.__qualname__}",
             "options": dataclasses.asdict(options) if options is not None else {},
             "model": name,
             "dataset": self.dataset,
-            "limit": self.limit,
+            "limit": limit,
             "seed": self.seed,
             "precision": self.precision,
             "on_error": self.parameters.get("on_error", "raise"),
@@ -191,10 +196,9 @@ class Run:
             return None
         return store.read_record(path)
 
-    def _computed(
-        self, function: Observe, options: Any, name: str, path: Path, asked: dict, written_by: str
-    ) -> tuple[dict, Seen]:
-        given, began = self.given(name), time.perf_counter()
+    def _computed(self, function: Observe, options: Any, path: Path, asked: dict, written_by: str) -> tuple[dict, Seen]:
+        name, began = asked["model"], time.perf_counter()
+        given = dataclasses.replace(self.given(name), limit=asked["limit"])
         with store.measuring(function.__qualname__):
             seen = function(given) if options is None else function(given, options)
         seen = seen if isinstance(seen, Seen) else Seen(seen)

@@ -95,9 +95,12 @@ def difference(
     """Mean of `value` over the lines of `greater` minus that over `less`, unit by unit, so that draws are paired.
 
     greater, less: column -> value or list of values, e.g. {"model": ["ViT-B-16", "ViT-B-32"]}; several lines of a unit
-    are averaged. unit: columns that say which lines belong together. Units that one side lacks are left out.
+    are averaged. unit: columns that say which lines belong together. Units that one side lacks are left out; nan where
+    a side lacks one of the values asked for, since the mean of the others would be another statistic.
     """
     names = _names(unit)
+    if any(not _there(table, side) for side in (greater, less)):
+        return Estimate(np.nan)
     sides = [chosen(table, side).groupby(names)[value].mean() for side in (greater, less)]
     gaps = (sides[0] - sides[1]).dropna()
     if not len(gaps):
@@ -112,9 +115,31 @@ def chosen(table: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
     """The lines of a table whose columns have the given values (one, or one of a list)."""
     _check_columns(table, where)
     for column, wanted in where.items():
-        many = wanted if isinstance(wanted, (list, tuple, set, frozenset)) else [wanted]
-        table = table[table[column].isin(list(many))]
+        table = table[table[column].isin(_many(wanted))]
     return table
+
+
+def _many(wanted: object) -> list:
+    return list(wanted) if isinstance(wanted, (list, tuple, set, frozenset)) else [wanted]
+
+
+def _there(table: pd.DataFrame, where: Mapping[str, object]) -> bool:
+    """Whether each column has all the values asked of it."""
+    _check_columns(table, where)
+    return all(set(_many(wanted)) <= set(table[column]) for column, wanted in where.items())
+
+
+def beside(frame: pd.DataFrame, levels: str | Sequence[str]) -> pd.DataFrame:
+    """The groups of one or more levels of an `interval`'s index beside each other: columns v_group, v_group_low, ...
+
+    With several levels the groups' names are joined by "_". The lines keep their order.
+    """
+    names, columns = _names(levels), []
+    wide = frame.unstack(names)
+    for column, *groups in wide.columns:
+        end = next((e for e in ("_low", "_high") if column.endswith(e)), "")
+        columns.append("_".join([column.removesuffix(end), *map(str, groups)]) + end)
+    return wide.set_axis(columns, axis=1).reindex(frame.index.droplevel(names).unique())
 
 
 def band(values: np.ndarray, seed: int = 0, draws: int = DRAWS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Labelled images and the words that belong to them: the bestiary, the papers' datasets, any image folder."""
 
+from lib.data.chunks import by_chunks
 from lib.data.dataset import DEFAULT_PROMPT, DEFAULT_TEMPLATES, ImageDataset, spread, whole_classes
 from lib.data.digests import THREADS, sha256
 from lib.data.downloads import download, downloads
@@ -12,6 +13,7 @@ __all__ = [
     "DEFAULT_TEMPLATES",
     "THREADS",
     "ImageDataset",
+    "by_chunks",
     "check",
     "download",
     "downloads",

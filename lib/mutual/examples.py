@@ -1,36 +1,54 @@
 """One image, explained: its parts and what they are called, what the class stands for, what the two share.
 
-And the same for a second class: why not that? `choose` picks the images of a page by a rule, successes and failures.
+And the same for a second class: why not that? `sharing` sees every image, and `choose` picks a page's examples from
+it by a rule, successes and failures.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import torch
 from PIL import Image
 
-from lib import store
-from lib.errors import UserError, nearest
-from lib.models import heads
-from lib.mutual import foreground, information, prompts
-from lib.mutual.explain import find, name_parts
-from lib.mutual.sensitivity import shared
-from lib.mutual.table3 import language_size
+from lib.data import ImageDataset
+from lib.errors import UserError, nearest, one_of
+from lib.models import Clip, heads
+from lib.mutual import information, prompts
+from lib.mutual.explain import PART_METHODS, find, language_scores, language_size, name_parts
+from lib.mutual.options import Options
 
-VERSION = 1  # raise it when a row's numbers change
-EXAMPLES = {"shares most": 6, "wrong and sure": 3, "right, shares least": 3}
+COLUMNS = ["image", "class", "predicted", "rival", "top1", "probability", "named"]  # of `sharing`
+COLUMNS += ["matches", "matches_rival", "above_chance", "hold"]
+KINDS = {"shares most": 6, "wrong and sure": 3, "right, shares least": 3}  # of a page's examples, and how many
+FILE = "a file"  # the split of a picture from elsewhere
+
+
+@dataclass(frozen=True)
+class ExampleOptions(Options):
+    """Options, and by which method the parts are found."""
+
+    parts_by: str = "kmeans"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("parts_by", self.parts_by, PART_METHODS)
 
 
 @dataclass
 class Side:
-    """A class as the language side of an image: its name, probability, descriptors (nearest first), those that the
-    image names too, the MI curve as the image's descriptors are taken away, and its AUC as in Table 3 (padded)."""
+    """A class as the language side of an image.
+
+    descriptors: nearest to the class first. shared: those that the image names too. curve: information as the image's
+    descriptors are taken away. auc: of that curve, padded as in Table 3.
+    """
 
     name: str
     probability: float
-    descriptors: list
-    shared: list
+    descriptors: list[str]
+    shared: list[str]
     curve: np.ndarray
     auc: float
 
@@ -40,22 +58,64 @@ class View:
     """An image and its explanation.
 
     picture: RGB array [S, S, 3]. label: its class, or None for a file. label_map: int [h, w], -1 outside. parts: number
-    of a part -> its descriptors, best first. prompts: number of a part -> RGB array with its red ellipse. named: the
+    of a part -> its descriptors, best first. circled: number of a part -> RGB array with its red ellipse. named: the
     image's descriptors, most relevant first. predicted, rival: `Side`. true: descriptors that hold, or None.
     """
 
     picture: np.ndarray
     label: str | None
     label_map: np.ndarray
-    parts: dict
-    prompts: dict
-    named: list
+    parts: dict[int, list[str]]
+    circled: dict[int, np.ndarray]
+    named: list[str]
     predicted: Side
     rival: Side
-    true: list | None
+    true: list[str] | None
+
+    def marked(self, most: int = 9) -> dict[str, bool]:
+        """What the image names, `most` of it, with ✓ or ✗ where it is known to hold or not -> the class has it too."""
+        tick = {True: " ✓", False: " ✗"}
+        texts = {t: t if self.true is None else t + tick[t in self.true] for t in self.named[:most]}
+        more = {f"and {len(self.named) - most} more": False} if len(self.named) > most else {}
+        return {marked: t in self.predicted.shared for t, marked in texts.items()} | more
 
 
-def opened(path):
+# --- which image
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A source of one picture."""
+
+    picture: Image.Image
+    fingerprint: str = field(default="")
+
+    def image(self, k: int) -> Image.Image:
+        return self.picture
+
+
+def group_of(images: ImageDataset, image: int | str) -> tuple[ImageDataset, int]:
+    """The images that one is decomposed together with, and its number among them.
+
+    image: a number of `images`, which comes with all others of its class; or the path of a picture, which is alone.
+    Raises UserError for a number that is not there and a file that cannot be read.
+    """
+    if isinstance(image, str):
+        picture = opened(image)
+        content = hashlib.sha256(picture.tobytes() + repr(picture.size).encode()).hexdigest()
+        alone = replace(images, split=FILE, labels=np.zeros(1, np.int64), indices=np.zeros(1, np.int64))
+        return replace(alone, source=_Picture(picture, content)), 0
+    if type(image) is not int:
+        raise UserError(f"image is {image!r}; give a number of the dataset or the path of a picture.")
+    if not 0 <= image < len(images):
+        raise UserError(
+            f"Image {image} was asked for, but {images.name} has {len(images)} here; give 0 to {len(images) - 1}."
+        )
+    members = np.flatnonzero(images.labels == images.labels[image])
+    return images.subset(members), int(np.flatnonzero(members == image)[0])
+
+
+def opened(path: str) -> Image.Image:
     """A picture file as RGB. Raises UserError when it is not there or no picture."""
     if not Path(path).expanduser().is_file():
         raise UserError(f"There is no file {path}; give `image` a number of the dataset or the path of a picture.")
@@ -66,166 +126,118 @@ def opened(path):
         raise UserError(f"{path} is not a picture that can be read ({type(error).__name__}); give another.") from None
 
 
-def number_of(data, image):
-    """`image` as a number of the dataset; None takes the first. Raises UserError for one that it does not have."""
-    if isinstance(image, bool) or not isinstance(image, int | None):
-        raise UserError(f"image is {image!r}; give a number of the dataset or the path of a picture.")
-    image = 0 if image is None else image
-    if not 0 <= image < len(data):
-        raise UserError(
-            f"Image {image} was asked for, but {data.name} has {len(data)} here; give 0 to {len(data) - 1}."
-        )
-    return image
+def described(clip: Clip, group: ImageDataset) -> str:
+    """A sentence on what an image's explanation rests on: with how many images it is decomposed, and by which model."""
+    if group.split != FILE:
+        return f"It is decomposed together with the others of its class: {len(group)} images."
+    alone = "The picture is a file: it is decomposed by itself, and its label is not known."
+    drawn = "This model has seen drawn animals only: what it says of a photograph means nothing."
+    return f"{alone} {drawn}" if clip.miniature else alone
 
 
-class _WithFile:
-    """The images of a dataset, and as number -1 a picture from elsewhere."""
-
-    def __init__(self, data, picture):
-        self.source, self.picture = data.source, picture
-        content = hashlib.sha256(picture.tobytes() + repr(picture.size).encode()).hexdigest()
-        self.fingerprint = store.digest({"beside": data.fingerprint, "picture": content})
-
-    def image(self, i):
-        return self.picture if i == -1 else self.source.image(i)
-
-
-def beside(clip, data, path):
-    """A picture file and the images of `data` that are classified like it: (ImageDataset, number of the file).
-
-    A group is decomposed together, so the picture needs company: `foreground.GROUP` images at most.
-    """
-    picture = opened(path)
-    weights = heads.classifier(clip, data.classes, data.templates)
-    own = int((clip.embed_images([picture]) @ weights.T).argmax())
-    alike = np.flatnonzero((clip.embed_images(data) @ weights.T).argmax(1).cpu().numpy() == own)[: foreground.GROUP - 1]
-    found = replace(
-        data,
-        labels=np.full(len(alike) + 1, own),
-        indices=np.append(data.indices[alike], -1),
-        source=_WithFile(data, picture),
-    )
-    return found, len(alike)
+# --- one image
 
 
 def view(
-    clip,
-    data,
-    image=None,
-    rival="",
-    part_method="kmeans",
-    parts=5,
-    per_part=3,
-    top_u=0,
-    measure="released",
-    removal="dummy",
-    seed=0,
-):
-    """The explanation of one image: `View`.
+    clip: Clip, group: ImageDataset, i: int, options: ExampleOptions = ExampleOptions(), rival: str = "", seed: int = 0
+) -> View:
+    """The explanation of image `i` of a group of images that are decomposed together (see `group_of`).
 
-    image: a number of `data` (None: the first) or the path of a picture. rival: the class that it is held against, by
-    default the second most likely one. The other options are those of Table 3. Raises UserError for a picture that
-    cannot be read, a number that is not there, an unknown class.
+    rival: the class that it is held against, by default the second most likely one. Raises UserError for an unknown
+    class, and for images without descriptors.
     """
-    data.require_descriptors(every_class=False)
-    from_file = isinstance(image, str)
-    data, i = beside(clip, data, image) if from_file else (data, number_of(data, image))
-    found = find(clip, data, part_method, parts, seed=seed)
-    by_part, ids, _ = name_parts(clip, data, found, per_part=per_part)
-    words, scores = _language(clip, data, i)
-    order = scores.argsort(descending=True).tolist()
-    second = _class_of(data, rival) if rival else order[1]
-    size = min(language_size(data, top_u), len(data.bank))
-    sides = []
-    for k in (order[0], second):
-        listed = information.language_concepts(words, [k], size)
-        curve = information.curves(ids[i : i + 1], listed, measure, removal)
-        auc = float(information.image_scores(curve, parts * per_part + 1)[1][0])
-        texts, own = [data.bank[d] for d in listed[0]], set(ids[i].tolist())
-        both = [data.bank[d] for d in listed[0] if d in own]
-        sides.append(Side(data.classes[k], float(scores[k]), texts, both, curve[~np.isnan(curve)], auc))
-    pixels = clip.pixels([data.image(i)])
+    group.require_descriptors(every_class=False)
+    found = find(clip, group, options, options.parts_by, seed)
+    named = name_parts(clip, group, found, options)
+    ids, by_part = named.vision_ids[i].tolist(), named.part_ids[i].tolist()
+    pixels = clip.pixels([group.image(i)])
     drawn, _, numbers = prompts.red_circles(pixels, found.label_maps[i : i + 1].long())
+    chances = probabilities(clip, group, clip.embed_pixels(pixels))[0]
+    order = chances.argsort(descending=True).tolist()
+    second = class_of(group, rival) if rival else order[1]
+    sides = [_side(clip, group, named.vision_ids[i : i + 1], k, float(chances[k]), options) for k in (order[0], second)]
     return View(
         picture=pixels[0].permute(1, 2, 0).numpy(),
-        label=None if from_file else data.classes[data.labels[i]],
+        label=None if group.split == FILE else group.classes[group.labels[i]],
         label_map=found.label_maps[i].numpy().astype(int),
-        parts={p: [data.bank[d] for d in by_part[i, p].tolist() if d >= 0] for p in numbers.tolist()},
-        prompts={p: drawn[k, 0].permute(1, 2, 0).numpy() for k, p in enumerate(numbers.tolist())},
-        named=[data.bank[d] for d in ids[i].tolist() if d >= 0],
+        parts={p: [group.bank[d] for d in by_part[p] if d >= 0] for p in numbers.tolist()},
+        circled={p: drawn[k, 0].permute(1, 2, 0).numpy() for k, p in enumerate(numbers.tolist())},
+        named=[group.bank[d] for d in ids if d >= 0],
         predicted=sides[0],
         rival=sides[1],
-        true=data.true_descriptors(i) if hasattr(data.source, "true_descriptors") else None,
+        true=group.true_descriptors(i) if hasattr(group.source, "true_descriptors") else None,
     )
 
 
-def _language(clip, data, i):
-    """Similarity of class and descriptor texts [classes, D], and the probabilities of image i's classes [classes]."""
-    weights = heads.classifier(clip, data.classes, data.templates)
+def probabilities(clip: Clip, images: ImageDataset, embedded: torch.Tensor) -> torch.Tensor:
+    """Softmax over the classes of the scaled cosines: float32 [n, classes], on the CPU. Raises UserError for one class.
+
+    embedded: float32 [n, c].
+    """
+    weights = heads.classifier(clip, images.classes, images.templates)
     if len(weights) < 2:
-        raise UserError(f"{data.name} has one class; an image is explained against a second one, so give two or more.")
-    concepts = clip.embed_texts([data.descriptor_prompt.format(text) for text in data.bank])
-    image = clip.embed_images([data.image(i)])
-    return (weights @ concepts.T).cpu(), (clip.logit_scale * image @ weights.T)[0].softmax(0).cpu()
+        raise UserError(
+            f"{images.name} has one class; an image is explained against a second one, so give two or more."
+        )
+    return heads.logits(embedded, weights, clip.logit_scale).softmax(1).cpu()
 
 
-def _class_of(data, name):
-    if name not in data.classes:
-        raise UserError(f"'{name}' is no class of {data.name}.{nearest(name, data.classes)}")
-    return data.classes.index(name)
+def class_of(images: ImageDataset, name: str) -> int:
+    """The number of a class. Raises UserError for an unknown one."""
+    if name not in images.classes:
+        raise UserError(f"'{name}' is no class of {images.name}.{nearest(name, images.classes)}")
+    return images.classes.index(name)
 
 
-def choose(clip, data, part_method="kmeans", parts=5, per_part=3, top_u=0, seed=0):
-    """The images of the page, by a rule: dict of kind (of `EXAMPLES`) to a list of numbers, at most one a class.
+def _side(clip: Clip, images: ImageDataset, ids: torch.Tensor, k: int, chance: float, options: Options) -> Side:
+    listed = information.language_concepts(language_scores(clip, images), [k], language_size(images, options.top_u))
+    curve = information.curves(ids, listed, options.information, options.removal)
+    auc = float(information.image_scores(curve, options.parts * options.per_part + 1)[1][0])
+    shared = [images.bank[d] for d in listed[0] if d in ids[0].tolist()]
+    return Side(images.classes[k], chance, [images.bank[d] for d in listed[0]], shared, curve[~np.isnan(curve)], auc)
 
-    What an image shares: matches with its predicted class minus the mean over all other classes. "shares most": of
-    the rightly classified. "wrong and sure": the wrongly classified of highest probability. "right, shares least":
-    the rightly classified that share least. Ties go to the lower number.
+
+# --- many images, and a choice of them
+
+
+def sharing(clip: Clip, images: ImageDataset, named: np.ndarray, language: np.ndarray) -> pd.DataFrame:
+    """What every image shares with its predicted class, and with the second most likely one, the rival.
+
+    named int [n, N], language int [classes, M]: as in the tensors of `observe.table3`. A line an image: image, class,
+    predicted, rival, top1 (0 or 100), probability, named, matches, matches_rival, above_chance (matches less those with an
+    average other class), hold (how many of the named ones hold; nan where the truth is not known).
     """
-    ids = name_parts(clip, data, find(clip, data, part_method, parts, seed=seed), per_part=per_part)[1]
-    weights = heads.classifier(clip, data.classes, data.templates)
-    concepts = clip.embed_texts([data.descriptor_prompt.format(text) for text in data.bank])
-    chances = (clip.logit_scale * clip.embed_images(data) @ weights.T).softmax(1).max(1)
-    predicted, sure = chances.indices.cpu().numpy(), chances.values.cpu().numpy()
-    size = min(language_size(data, top_u), len(data.bank))
-    language = information.language_concepts((weights @ concepts.T).cpu(), np.arange(len(weights)), size)
-    own, chance = shared(ids, language, predicted, len(data.bank))
-    right = predicted == data.labels
+    chances = probabilities(clip, images, clip.embed_images(images)).topk(2, dim=1)
+    (first, second), rows, names = chances.indices.T.numpy(), np.arange(len(images)), np.array(images.classes)
+    shared = information.matches_by_class(named, language, len(images.bank))
+    own = shared[rows, first]
+    table = pd.DataFrame({"image": rows, "class": names[images.labels], "predicted": names[first]})
+    table = table.assign(
+        rival=names[second], top1=100.0 * (first == images.labels), probability=chances.values[:, 0].numpy()
+    )
+    table = table.assign(named=(named >= 0).sum(1), matches=own, matches_rival=shared[rows, second])
+    table["above_chance"] = own - (shared.sum(1) - own) / max(len(names) - 1, 1)
+    if not hasattr(images.source, "true_descriptors"):
+        return table.assign(hold=np.nan)
+    bank = np.array([*images.bank, ""])  # number -1 is none of them
+    return table.assign(hold=[np.isin(bank[ids], images.true_descriptors(i)).sum() for i, ids in enumerate(named)])
+
+
+def choose(table: pd.DataFrame) -> pd.DataFrame:
+    """A page's examples by a rule: lines of `sharing`, with their `kind` (of `KINDS`), at most one a class and kind.
+
+    "shares most": of the rightly classified, those with most matches above chance. "wrong and sure": the wrongly
+    classified of highest probability. "right, shares least": the rightly classified that share least. Ties go to the
+    lower number.
+    """
+    right, wrong = table[table["top1"] == 100], table[table["top1"] == 0]
     orders = {
-        "shares most": np.where(right, chance - own, np.inf),
-        "wrong and sure": np.where(right, np.inf, -sure),
-        "right, shares least": np.where(right, own - chance, np.inf),
+        "shares most": right.sort_values("above_chance", ascending=False, kind="stable"),
+        "wrong and sure": wrong.sort_values("probability", ascending=False, kind="stable"),
+        "right, shares least": right.sort_values("above_chance", kind="stable"),
     }
-    found, taken = {}, set()
-    for kind, cost in orders.items():
-        found[kind] = []
-        for i in np.argsort(cost, kind="stable").tolist():
-            if len(found[kind]) < EXAMPLES[kind] and np.isfinite(cost[i]) and (kind, data.labels[i]) not in taken:
-                if i not in sum(found.values(), []):
-                    found[kind].append(i)
-                    taken.add((kind, data.labels[i]))
-    return found
-
-
-def row(clip, data, image=None, rival="", content="", seed=0, **options):
-    """The numbers of one image's explanation: named, matches, mi and auc with its class, and with the rival.
-
-    content: anything that changes with the picture's content, so that a record never stands for another picture.
-    """
-    shown = view(clip, data, image, rival, seed=seed, **options)
-    metrics = {"named": float(len(shown.named))}
-    for name, side in (("", shown.predicted), ("_rival", shown.rival)):
-        metrics |= {f"matches{name}": float(len(side.shared)), f"probability{name}": 100 * side.probability}
-        metrics |= {f"mi{name}": float(side.curve[0]), f"auc{name}": side.auc}
-    classes = {"predicted": shown.predicted.name, "rival": shown.rival.name, "label": shown.label}
-    return {"metrics": metrics, "arrays": {}, "notes": classes}
-
-
-def content_of(image):
-    """sha256 of a picture file, "" for a number of the dataset."""
-    return hashlib.sha256(opened(image).tobytes()).hexdigest() if isinstance(image, str) else ""
-
-
-def first(chosen):
-    """The first image of `choose`, of the first kind that has any: int."""
-    return next(i for found in chosen.values() for i in found)
+    found = pd.DataFrame({"kind": pd.Series(dtype=str), **table.iloc[:0]})
+    for kind, order in orders.items():
+        left = order[~order["image"].isin(found["image"])].drop_duplicates("class").head(KINDS[kind])
+        found = pd.concat([found, left.assign(kind=kind)])
+    return found.reset_index(drop=True)

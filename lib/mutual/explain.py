@@ -12,24 +12,9 @@ import torch
 from lib.data import ImageDataset
 from lib.models import Clip, heads
 from lib.mutual import information, matching
-from lib.mutual.finding import PART_METHODS, Parts, embed_parts, find, find_all, find_chunks, predictions
-from lib.mutual.options import Options
+from lib.mutual.finding import Parts, embed_parts, find, find_all, find_chunks, predictions  # noqa: F401  one door
+from lib.mutual.options import DEFAULTS, PART_METHODS, Options  # noqa: F401
 
-__all__ = [
-    "PART_METHODS",
-    "Explanations",
-    "Named",
-    "Options",
-    "Parts",
-    "embed_parts",
-    "explain",
-    "find",
-    "find_all",
-    "language_scores",
-    "language_size",
-    "name_parts",
-    "predictions",
-]
 LARGE_BANK = 500  # descriptors: from there on the released notebook's 50 are a small part of the bank
 BATCH = 64  # images whose similarities with the whole bank are in memory together
 
@@ -75,19 +60,22 @@ class Explanations:
 def explain(
     clip: Clip,
     images: ImageDataset,
-    options: Options = Options(),
+    options: Options = DEFAULTS,
     seed: int = 0,
-    methods: tuple[str, ...] = PART_METHODS,
+    methods: tuple[str, ...] = (),
 ) -> Explanations:
-    """Vision-side and language-side descriptors of every image. seed: of K-means.
+    """Vision-side and language-side descriptors of every image. seed: of K-means. methods: those of the options.
 
     A chunk of whole classes at a time, so that memory does not grow with the images. Raises UserError when the images
     have no descriptors.
     """
     images.require_descriptors(every_class=False)
-    embedded = clip.embed_images(images)
+    methods, embedded = methods or options.methods, clip.embed_images(images)
     logits = embedded @ heads.classifier(clip, images.classes, images.templates).T
-    order, pieces, shown, share = [], {m: [] for m in methods}, {m: [] for m in methods}, []
+    order: list[np.ndarray] = []
+    share: list[torch.Tensor] = []
+    pieces: dict[str, list[Named]] = {m: [] for m in methods}
+    shown: dict[str, list[np.ndarray]] = {m: [] for m in methods}
     for indices, found in find_chunks(clip, images, options, methods, seed):
         order.append(indices)
         share.append(found[methods[0]].foreground)
@@ -108,15 +96,15 @@ def explain(
 
 
 def _joined(pieces: list[Named], order: np.ndarray) -> Named:
-    ids = [torch.cat(of)[order] for of in zip(*((p.part_ids, p.vision_ids) for p in pieces), strict=True)]
-    return Named(*ids, np.concatenate([p.few_candidates for p in pieces])[order])
+    part_ids, vision_ids = (torch.cat([getattr(p, k) for p in pieces])[order] for k in ("part_ids", "vision_ids"))
+    return Named(part_ids, vision_ids, np.concatenate([p.few_candidates for p in pieces])[order])
 
 
 def name_parts(
     clip: Clip,
     images: ImageDataset,
     found: Parts,
-    options: Options = Options(),
+    options: Options = DEFAULTS,
     embedded: torch.Tensor | None = None,
 ) -> Named:
     """The descriptors of each of the parts `found` in `images`.

@@ -7,6 +7,7 @@ that parts that were found stay found when the matching of descriptors (`explain
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +18,8 @@ from lib.data import ImageDataset
 from lib.errors import one_of
 from lib.models import Clip, heads
 from lib.mutual import foreground, parts, prompts
-from lib.mutual.options import Options
+from lib.mutual.options import DEFAULTS, PART_METHODS, Options
 from lib.progress import progress
-
-PART_METHODS = ("pca", "kmeans")
 
 
 @dataclass
@@ -39,10 +38,20 @@ class Parts:
 
     def at(self, indices: np.ndarray) -> "Parts":
         """Those of the images at `indices`."""
-        return Parts(*(None if values is None else values[indices] for values in vars(self).values()))
+        maps = None if self.label_maps is None else self.label_maps[indices]
+        return Parts(self.embedded[indices], self.present[indices], self.foreground[indices], maps)
 
 
-def find(clip: Clip, images: ImageDataset, options: Options = Options(), method: str = "kmeans", seed: int = 0) -> Parts:
+class Read(NamedTuple):
+    """What all methods start from: pixels of a group, its patch features, its foreground, and that as pixels (CRF)."""
+
+    pixels: torch.Tensor
+    features: torch.Tensor
+    mask: torch.Tensor
+    outline: torch.Tensor | None
+
+
+def find(clip: Clip, images: ImageDataset, options: Options = DEFAULTS, method: str = "kmeans", seed: int = 0) -> Parts:
     """The parts of every image by "pca" or "kmeans", with their label maps. seed: of K-means. Raises UserError."""
     return find_all(clip, images, options, (method,), seed)[method]
 
@@ -50,12 +59,13 @@ def find(clip: Clip, images: ImageDataset, options: Options = Options(), method:
 def find_all(
     clip: Clip,
     images: ImageDataset,
-    options: Options = Options(),
-    methods: Sequence[str] = PART_METHODS,
+    options: Options = DEFAULTS,
+    methods: Sequence[str] = (),
     seed: int = 0,
     keep_maps: bool = True,
 ) -> dict[str, Parts]:
-    """The parts of every image by each method. keep_maps: False leaves the label maps out."""
+    """The parts of every image by each method, by default those of the options. keep_maps: False leaves maps out."""
+    methods = methods or options.methods
     chunks = list(find_chunks(clip, images, options, methods, seed, keep_maps))
     back = np.argsort(np.concatenate([indices for indices, _ in chunks]))
     whole = {}
@@ -76,10 +86,13 @@ def find_chunks(
     grouped = replace(images, labels=labels)  # whole groups come together, whatever makes them
     for indices in progress(list(grouped.chunks()), f"parts of {clip.name}"):
         found = _find_chunk(clip, grouped.subset(indices), options, methods, seed)
-        yield indices, {
-            m: Parts(v["embedded"], v["present"], v["foreground"], v["label_maps"] if keep_maps else None)
-            for m, v in found.items()
-        }
+        yield (
+            indices,
+            {
+                m: Parts(v["embedded"], v["present"], v["foreground"], v["label_maps"] if keep_maps else None)
+                for m, v in found.items()
+            },
+        )
 
 
 def _find_chunk(
@@ -92,42 +105,35 @@ def _find_chunk(
     key |= {"where": where, **switches}
 
     @lru_cache(len(groups) if len(methods) > 1 else 1)  # the methods share what is read of a group
-    def read(k: int) -> tuple:
+    def read(k: int) -> Read:
         pixels = clip.pixels(images.image(i) for i in groups[k])
         features, mask = foreground.masks(clip, pixels, where, options.spectral, options.components)
-        return pixels, features, mask, parts.dense_crf(pixels, mask) if options.crf else None
+        return Read(pixels, features, mask, parts.dense_crf(pixels, mask) if options.crf else None)
 
     def by(method: str) -> Callable[[], dict[str, torch.Tensor]]:
         def compute() -> dict[str, torch.Tensor]:
-            rows = [_find_group(clip, *read(k), method, options.parts, seed) for k in range(len(groups))]
+            rows = [
+                _find_group(clip, read(k), method, options.parts, seed + options.restart) for k in range(len(groups))
+            ]
             back = np.argsort(np.concatenate(groups))
             return {name: torch.cat([row[name] for row in rows])[back] for name in rows[0]}
 
         return compute
 
-    drawn = {"kmeans": seed}  # what else is found does not depend on the seed
+    drawn = {"kmeans": seed + options.restart}  # what else is found does not depend on the seed
     return {m: store.tensors(key | {"method": m, "seed": drawn.get(m)}, by(m)) for m in methods}
 
 
-def _find_group(
-    clip: Clip,
-    pixels: torch.Tensor,
-    features: torch.Tensor,
-    mask: torch.Tensor,
-    outline: torch.Tensor | None,
-    method: str,
-    count: int,
-    seed: int,
-) -> dict[str, torch.Tensor]:  # eight arguments: four are what `read` gives for all methods
+def _find_group(clip: Clip, read: Read, method: str, count: int, seed: int) -> dict[str, torch.Tensor]:
     """What `Parts` holds of the images of one group, on the CPU."""
     if method == "pca":
-        label_maps = parts.pca_parts(features, mask, count)
+        label_maps = parts.pca_parts(read.features, read.mask, count)
     else:
-        label_maps = parts.kmeans_parts(features, mask, count, seed)
-    if outline is not None:
-        label_maps = cut_out(label_maps, outline)
-    embedded, present = embed_parts(clip, pixels, label_maps, count)
-    found = {"embedded": embedded, "present": present, "foreground": mask.float().mean((1, 2))}
+        label_maps = parts.kmeans_parts(read.features, read.mask, count, seed)
+    if read.outline is not None:
+        label_maps = cut_out(label_maps, read.outline)
+    embedded, present = embed_parts(clip, read.pixels, label_maps, count)
+    found = {"embedded": embedded, "present": present, "foreground": read.mask.float().mean((1, 2))}
     return {name: tensor.cpu() for name, tensor in (found | {"label_maps": label_maps.to(torch.int8)}).items()}
 
 

@@ -75,13 +75,10 @@ def matches(vision_ids: Any, language_ids: Any) -> np.ndarray:
             f"{len(vision)} vision lists and {len(language)} language lists were given; expected one "
             "of each for every image."
         )
-    return ((vision[:, :, None] == language[:, None, :]) & (vision >= 0)[:, :, None]).any(axis=2)
-
-
-def overlap_counts(vision_ids: Any, language_ids: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lengths of both lists and of their overlap for each image: (n, m, k), each int [B]."""
-    k = matches(vision_ids, language_ids).sum(axis=1)
-    return (_array(vision_ids) >= 0).sum(axis=1), (_array(language_ids) >= 0).sum(axis=1), k
+    found = np.zeros(vision.shape, bool)
+    for nth in language.T:  # a loop over M, so that memory stays that of the lists
+        found |= vision == nth[:, None]
+    return found & (vision >= 0)
 
 
 def last_hit(vision_ids: Any, language_ids: Any) -> np.ndarray:
@@ -89,22 +86,31 @@ def last_hit(vision_ids: Any, language_ids: Any) -> np.ndarray:
 
     That many descriptors must be removed until a "released" curve is 0, so that AUC mostly measures this.
     """
-    hits = matches(vision_ids, language_ids)
+    return last_of(matches(vision_ids, language_ids))
+
+
+def last_of(hits: np.ndarray) -> np.ndarray:
+    """`last_hit` of what `matches` gives, bool [B, N]: int [B]."""
     return (hits * np.arange(1, hits.shape[1] + 1)).max(axis=1, initial=0)
 
 
-def curves(
-    vision_ids: Any, language_ids: Any, information: str = "released", removal: str = "dummy"
-) -> np.ndarray:
+def curves(vision_ids: Any, language_ids: Any, information: str = "released", removal: str = "dummy") -> np.ndarray:
     """Information of each image as its descriptors are taken away, most relevant first.
 
     [B, N], [B, M] -> float64 [B, N + 1]: entry i after i removals, the first with the full list, nan beyond
     the end of an image's list. "dummy" (released code) overwrites a removed descriptor, so that the list
     keeps its length; "drop" (the paper's words) shortens it. Paper section 3.3.
     """
-    one_of("removal", removal, REMOVALS)
     hits = matches(vision_ids, language_ids)
-    n, m, _ = overlap_counts(vision_ids, language_ids)
+    n, m = ((_array(ids) >= 0).sum(axis=1) for ids in (vision_ids, language_ids))
+    return curves_of(hits, n, m, information, removal)
+
+
+def curves_of(
+    hits: np.ndarray, n: np.ndarray, m: np.ndarray, information: str = "released", removal: str = "dummy"
+) -> np.ndarray:
+    """`curves` of lists of n and m descriptors (int [B]) of which `hits` (bool [B, N], of `matches`) are shared."""
+    one_of("removal", removal, REMOVALS)
     removed = np.arange(hits.shape[1] + 1)
     left = np.maximum(n[:, None] - removed, 0)
     k = np.pad(np.cumsum(hits[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
@@ -130,15 +136,11 @@ def padded(image_curves: np.ndarray, length: int | None = None) -> np.ndarray:
 def image_scores(image_curves: np.ndarray, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """MI (first point) and AUC of each image's padded curve: (float64 [B], float64 [B]).
 
-    Their means over images are the MI and the AUC of the mean curve: resample these to get intervals.
+    "Area" as published: the plain mean of the points. Their means over images are the MI and the AUC of the mean curve
+    (Table 3): resample these to get intervals.
     """
     values = padded(image_curves, length)
     return values[:, 0], values.mean(axis=1)
-
-
-def auc(curve: np.ndarray) -> np.ndarray:
-    """ "Area" under a curve as published: the plain mean of its points, along the last axis."""
-    return np.asarray(curve, dtype=float).mean(axis=-1)
 
 
 def matches_by_class(vision_ids: Any, language_ids: Any, bank: int) -> np.ndarray:
@@ -163,9 +165,12 @@ def wrong_classes(predicted: np.ndarray, classes: int, draws: int, rng: np.rando
 def random_lists(ids: Any, bank: int, rng: np.random.Generator) -> np.ndarray:
     """Each image's list replaced by as many distinct descriptors drawn from the bank: int64 like `ids`, -1 pads."""
     ids = _array(ids)
-    drawn = np.stack([rng.choice(bank, min(ids.shape[1], bank), replace=False) for _ in ids])
-    # a bank smaller than the lists leaves places empty
-    drawn = np.pad(drawn, ((0, 0), (0, ids.shape[1] - drawn.shape[1])), constant_values=-1)
+    count = min(ids.shape[1], bank)  # a bank smaller than the lists leaves places empty
+    drawn = np.full(ids.shape, -1)
+    for i, j in enumerate(range(bank - count, bank)):  # Floyd's way to draw without replacement, for all images at once
+        new = rng.integers(0, j + 1, len(ids))
+        drawn[:, i] = np.where((drawn[:, :i] == new[:, None]).any(1), j, new)
+    drawn[:, :count] = rng.permuted(drawn[:, :count], axis=1)  # his order is not random
     return np.where(ids >= 0, drawn, -1)
 
 

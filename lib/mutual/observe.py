@@ -5,7 +5,7 @@ import pandas as pd
 
 from lib.data import ImageDataset
 from lib.given import Given
-from lib.mutual import explain, finding, foreground, information
+from lib.mutual import explain, foreground, information
 from lib.mutual.explain import Explanations
 from lib.mutual.options import Options
 from lib.seeds import rng
@@ -18,7 +18,8 @@ def table3(given: Given, options: Options) -> Seen:
     """How much of what an image's parts show is also what its class stands for. Paper Table 3, section 3.3.
 
     A line for each image, `parts` method ("pca", "kmeans") and what its descriptors are held `against`: the
-    "predicted class"; a "wrong class", or "random descriptors" in place of the image's own, both averaged over `DRAWS`.
+    "predicted class" (published), the "true class", a "wrong class" (not predicted), and, with the predicted class,
+    "random descriptors" in place of the image's own; the last two averaged over `DRAWS`.
     Columns: image (number in the run's images), class, predicted; top1, top5 (0 or 100), foreground (share of patches,
     %, 100 where none was found), few_candidates (0 or 100: fewer candidates than parts); descriptors (N), matches (K),
     hit (0 or 100: any match), last_hit (rank of the last match, 0 without), mi and auc in nats. Tensors: curves_<parts>
@@ -34,7 +35,7 @@ def table3(given: Given, options: Options) -> Seen:
         ids = named.vision_ids.numpy()
         about["few_candidates"] = 100.0 * named.few_candidates
         for against, pairs in _pairs(found, ids, size, given.seed).items():
-            draws = [_measured(*pair, options) for pair in pairs]
+            draws = [_measured(listed, language, options) for listed, language in pairs]
             means = {k: np.mean([draw[k] for draw in draws], axis=0) for k in draws[0]}
             tables.append(about.assign(parts=method, against=against, **means))
         curves = information.curves(ids, found.language_ids(size), options.information, options.removal)
@@ -65,6 +66,7 @@ def _pairs(found: Explanations, ids: np.ndarray, size: int, seed: int) -> dict[s
     wrong = information.wrong_classes(found.predicted, len(found.language_scores), DRAWS, stream)
     return {
         "predicted class": [(ids, language)],
+        "true class": [(ids, found.language_ids(size, found.labels))],
         "wrong class": [(ids, found.language_ids(size, classes)) for classes in wrong],
         "random descriptors": [(information.random_lists(ids, len(found.bank), stream), language) for _ in wrong],
     }
@@ -72,10 +74,11 @@ def _pairs(found: Explanations, ids: np.ndarray, size: int, seed: int) -> dict[s
 
 def _measured(ids: np.ndarray, language: np.ndarray, options: Options) -> dict[str, np.ndarray]:
     """What is counted of each image: dict of float [n]."""
-    curves = information.curves(ids, language, options.information, options.removal)
+    hits = information.matches(ids, language)
+    n, m, k = (ids >= 0).sum(1), (language >= 0).sum(1), hits.sum(1)
+    curves = information.curves_of(hits, n, m, options.information, options.removal)
     mi, auc = information.image_scores(curves, ids.shape[1] + 1)
-    n, _, k = information.overlap_counts(ids, language)
-    last = information.last_hit(ids, language)
+    last = information.last_of(hits)
     return {"descriptors": n, "matches": k, "hit": 100.0 * (k > 0), "last_hit": last, "mi": mi, "auc": auc}
 
 

@@ -5,8 +5,6 @@ patch grid. spectral "class" treats the images given as one class and decomposes
 code); "image" decomposes each alone (the paper's affinity matrix f fᵀ has the same eigenvectors).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from scipy import ndimage
@@ -19,15 +17,12 @@ SECOND_COMPONENT = 5  # patches: the released code keeps a second component of a
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 
 
-def singular_vectors(features: Tensor, count: int = 3, normalise: bool = True, spectral: str = "class") -> Tensor:
-    """Leading left singular vectors of the patch features, foreground side positive.
+def singular_vectors(features: Tensor, count: int = 3, spectral: str = "class") -> Tensor:
+    """Leading left singular vectors of the patch features, each of norm 1; foreground side positive.
 
-    features [B, P, C] -> float64 [B, P, count]. The rows are scaled to unit length when `normalise`. Paper section 3.1.
+    features [B, P, C] -> float64 [B, P, count]. Paper section 3.1.
     """
-    rows = _rows(features, spectral)
-    if normalise:
-        rows = F.normalize(rows, dim=-1)
-    vectors, _, _ = _decompose(rows, count)
+    vectors, _, _ = _decompose(F.normalize(_rows(features, spectral), dim=-1), count)
     return _minority_positive(vectors).reshape(*features.shape[:2], count)
 
 
@@ -48,15 +43,12 @@ def foreground(
     spectral: str = "class",
     method: str = "svd",
     components: str = "released",
-    threshold: float | None = None,
 ) -> Tensor:
     """Patches of the prominent object: the rarer sign of one component, then its largest connected patch.
 
     features [B, P, C], grid (h, w) with h·w = P -> bool [B, h, w]. `component` counts from 0; `method` is
-    "svd" (`singular_vectors`, published default with component 1) or "pca" (`principal_components`).
-    `threshold` None cuts at zero; a number cuts the component after scaling it to 0..1 (released alternative:
-    0.4). `components`: see `connected`. An image left without any patch gets the whole image as foreground.
-    Paper section 3.1 and appendix A.
+    "svd" (`singular_vectors`, published default with component 1) or "pca" (`principal_components`). `components`:
+    see `connected`. An image left without any patch gets the whole image as foreground. Paper section 3.1, appendix A.
     """
     if grid[0] * grid[1] != features.shape[1]:
         raise UserError(
@@ -66,12 +58,7 @@ def foreground(
     one_of("method", method, ("svd", "pca"))
     decompose = singular_vectors if method == "svd" else principal_components
     values = decompose(features, count=component + 1, spectral=spectral)[..., component]
-    if threshold is None:
-        mask = values > 0
-    else:
-        flat = values.reshape(1, -1) if spectral == "class" else values
-        mask = (_scaled(flat, dim=1) >= threshold).reshape(values.shape)
-    return connected(mask.reshape(-1, *grid), components)
+    return connected((values > 0).reshape(-1, *grid), components)
 
 
 def connected(mask: Tensor, components: str = "released") -> Tensor:
@@ -121,22 +108,19 @@ def dense_crf(
     return torch.from_numpy(refined).to(mask.device)
 
 
-def pca_parts(features: Tensor, mask: Tensor, parts: int = 5, signs: Sequence[float] | None = None) -> Tensor:
+def pca_parts(features: Tensor, mask: Tensor, parts: int = 5) -> Tensor:
     """Give each foreground patch the principal component on which it scores highest.
 
     features [B, P, C], mask bool [B, h, w] -> int64 [B, h, w], -1 outside the mask. The components are fitted
     on all foreground patches together and each is scaled to 0..1 (paper section 3.1). The direction of a
-    component is arbitrary but decides who scores highest: as in scikit-learn, the largest weight is positive;
-    `signs` (+1 or -1 for each part) turns components round to see what hangs on it. Never more components
-    than patches.
+    component is arbitrary but decides who scores highest: as in scikit-learn, the largest weight is positive.
+    Never more components than patches.
     """
     rows = _foreground_rows(features, mask, parts)
     centred = rows - rows.mean(dim=0)
     vectors, values, axes = _decompose(centred[None], min(parts, *rows.shape))
     largest = axes[0].gather(0, axes[0].abs().argmax(dim=0, keepdim=True))
     scores = vectors[0] * values[0] * torch.where(largest < 0, -1.0, 1.0)
-    if signs is not None:
-        scores = scores * torch.tensor(signs, device=scores.device)[: scores.shape[1]]
     return _label_map(_scaled(scores, dim=0).argmax(dim=1), mask)
 
 
@@ -146,33 +130,25 @@ def kmeans_parts(features: Tensor, mask: Tensor, parts: int = 5, seed: int = 0) 
     features [B, P, C], mask bool [B, h, w] -> int64 [B, h, w], -1 outside the mask. Paper section 3.1.
     """
     rows = F.normalize(_foreground_rows(features, mask, parts), dim=1)
-    return _label_map(kmeans(rows, parts, seeds=(seed,))[0], mask)
+    return _label_map(kmeans(rows, parts, seed), mask)
 
 
-def kmeans(
-    rows: Tensor, clusters: int, seeds: Sequence[int] = (0,), rounds: int = 500, tolerance: float = 1e-4
-) -> Tensor:
-    """Lloyd's algorithm from random rows, once for each seed, all seeds at the same time.
+def kmeans(rows: Tensor, clusters: int, seed: int = 0, rounds: int = 500, tolerance: float = 1e-4) -> Tensor:
+    """Lloyd's algorithm from random rows: rows [n, C] -> int64 [n].
 
-    rows [n, C] -> int64 [seeds, n]. Stops when the squared sum of the centres' shifts is below `tolerance`,
-    as the released code does; a cluster that loses its last row keeps its centre. A seed's result does not
-    depend on the other seeds. With fewer rows than clusters, there are as many clusters as rows.
+    Stops when the squared sum of the centres' shifts is below `tolerance`, as the released code does; a cluster that
+    loses its last row keeps its centre. With fewer rows than clusters, there are as many clusters as rows.
     """
-    starts = [torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    centres = rows[torch.stack(starts)[:, :clusters].to(rows.device)]
-    labels = torch.full((len(seeds), len(rows)), -1, device=rows.device)
-    moving = torch.ones(len(seeds), dtype=torch.bool, device=rows.device)
+    start = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:clusters]
+    centres = rows[start.to(rows.device)]
     for _ in range(rounds):
         # |x - c|² without |x|², which is the same for every centre
-        distance = (centres**2).sum(dim=-1)[..., None] - 2 * centres @ rows.T
-        labels = torch.where(moving[:, None], distance.argmin(dim=1), labels)
-        members = F.one_hot(labels, centres.shape[1]).to(rows.dtype).transpose(1, 2)
-        sizes = members.sum(dim=-1, keepdim=True)
+        labels = ((centres**2).sum(dim=1)[:, None] - 2 * centres @ rows.T).argmin(dim=0)
+        members = F.one_hot(labels, len(centres)).to(rows.dtype).T
+        sizes = members.sum(dim=1, keepdim=True)
         updated = torch.where(sizes > 0, members @ rows / sizes.clamp(min=1), centres)
-        shift = (updated - centres).norm(dim=-1).sum(dim=1) ** 2
-        centres = torch.where(moving[:, None, None], updated, centres)
-        moving = moving & (shift >= tolerance)
-        if not moving.any():
+        shift, centres = (updated - centres).norm(dim=1).sum() ** 2, updated
+        if shift < tolerance:
             break
     return labels
 

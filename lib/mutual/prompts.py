@@ -1,5 +1,7 @@
 """Red-circle prompts: a part is pointed out to CLIP by a red ellipse around it (paper appendix F)."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import torch
@@ -29,9 +31,8 @@ def red_circles(
     if len(label_maps) != len(pixels):
         raise UserError(f"{len(label_maps)} label maps were given for {len(pixels)} images; expected one for each.")
     images = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    label_maps = label_maps.cpu().numpy()
-    prompts, image_index, part_index = [], [], []
-    for i, (image, labels) in enumerate(zip(images, label_maps, strict=True)):
+    drawn, image_index, part_index = [], [], []
+    for i, (image, labels) in enumerate(zip(images, label_maps.cpu().numpy(), strict=True)):
         grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         blurred = cv2.GaussianBlur(image, (blur, blur), 0)
         for part in np.unique(labels[labels >= 0]):
@@ -39,15 +40,15 @@ def red_circles(
             ellipse = part_ellipse(mask)
             inside = cv2.ellipse(np.zeros_like(image), ellipse, WHITE, -1) != 0
             for variant in (image, np.where(inside, image, grey), np.where(inside, image, blurred)):
-                prompts.append(cv2.ellipse(variant.copy(), ellipse, RED, thickness))
+                drawn.append(cv2.ellipse(variant.copy(), ellipse, RED, thickness))
             image_index.append(i)
             part_index.append(int(part))
-    stacked = np.stack(prompts) if prompts else np.zeros((0, *images.shape[1:]), np.uint8)
-    stacked = torch.from_numpy(stacked).permute(0, 3, 1, 2).reshape(-1, 3, *pixels.shape[1:])
-    return stacked, torch.tensor(image_index, dtype=torch.int64), torch.tensor(part_index, dtype=torch.int64)
+    stacked = np.stack(drawn) if drawn else np.zeros((0, *images.shape[1:]), np.uint8)
+    prompts = torch.from_numpy(stacked).permute(0, 3, 1, 2).reshape(-1, 3, *pixels.shape[1:])
+    return prompts, torch.tensor(image_index, dtype=torch.int64), torch.tensor(part_index, dtype=torch.int64)
 
 
-def part_ellipse(mask: np.ndarray) -> tuple[tuple[float, float], tuple[float, float], float]:
+def part_ellipse(mask: np.ndarray) -> tuple[Sequence[float], Sequence[float], float]:
     """Ellipse fitted to the contour of the largest piece of a mask: ((x, y), (width, height), degrees).
 
     mask uint8 [H, W], not empty. Where no ellipse can be fitted (fewer than 5 contour points, or all on one
@@ -63,9 +64,7 @@ def part_ellipse(mask: np.ndarray) -> tuple[tuple[float, float], tuple[float, fl
     return (x + (width - 1) / 2, y + (height - 1) / 2), (width * 2**0.5, height * 2**0.5), 0.0
 
 
-def by_image(
-    rows: Tensor, image_index: Tensor, part_index: Tensor, images: int, parts: int
-) -> tuple[Tensor, Tensor]:
+def by_image(rows: Tensor, image_index: Tensor, part_index: Tensor, images: int, parts: int) -> tuple[Tensor, Tensor]:
     """Arrange rows by image and part.
 
     rows [m, ...], image_index [m], part_index [m] -> [images, parts, ...], zero where an image does not show

@@ -1,151 +1,133 @@
-"""MI and AUC of a model under each switch between paper and code: which conclusions hang on a choice?
+"""Which conclusions of Table 3 and Figure 3 survive every switch between paper and released code?
 
-One switch is turned at a time, away from `BASE`. Those that only read the parts anew (`READINGS`) are turned on all
-images; those that find the parts anew (`FINDINGS`) cost as much as a row of Table 3 and are turned on the images of
-some classes, beside the base on the same images.
+One switch of `Options` is turned at a time. Those of `readings` only read the parts anew; those of `FINDINGS` find them
+anew and cost as much as Table 3 itself.
 """
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
 
-from lib.errors import UserError
-from lib.models import heads
-from lib.mutual import foreground, information
-from lib.mutual.explain import Parts, find, find_all, name_parts
-from lib.mutual.table3 import language_size
+from lib import statistics
+from lib.data import ImageDataset
+from lib.mutual.explain import language_size
+from lib.statistics import Estimate
 
-VERSION = 1  # raise it when a row's numbers change
-NAMING = {
-    "per_part": 3,
-    "top": 500,
-    "candidate_rule": "intersection",
-    "relevance_rule": "released",
-    "method": "transport",
-}
-COUNTING = {"size": 1.0, "measure": "released", "removal": "dummy", "classes": "predicted"}
-BASE = NAMING | COUNTING | {"parts_by": "kmeans"}
-# Name of a switch -> what it changes in BASE. "size" is a multiple of the base's number of language-side descriptors;
-# "top" below 1 is a share of the bank, since 500 is more than a small bank holds.
-READINGS = {
-    "parts by PCA": {"parts_by": "pca"},
-    "1 descriptor a part": {"per_part": 1},
-    "5 descriptors a part": {"per_part": 5},
-    "half as long a language list": {"size": 0.5},
-    "twice as long a language list": {"size": 2.0},
-    "true class's language list": {"classes": "true"},
-    "candidates: a quarter of the bank": {"top": 0.25},
-    "candidates: of any part": {"top": 0.25, "candidate_rule": "union"},
-    "relevance: median + 0.02": {"relevance_rule": "paper"},
-    "relevance: no filter": {"relevance_rule": "none"},
-    "matching: nearest candidates": {"method": "nearest"},
-    "matching: nearest of the bank": {"method": "top"},
-    "removal shortens the list": {"removal": "drop"},
-    "ln(NM/K), as written": {"measure": "definition"},
-    "ln K, consistent": {"measure": "consistent"},
-}
-FINDINGS = {
-    "foreground: released default": {"setting": "published"},
-    "decomposed image by image": {"scope": "image"},
+FINDINGS: dict[str, dict[str, Any]] = {
+    "foreground: released default": {"foreground": "published"},
+    "decomposed image by image": {"spectral": "image"},
     "largest component only": {"components": "largest"},
     "3 parts": {"parts": 3},
     "8 parts": {"parts": 8},
     "groups by prediction": {"group": "predicted"},
-    "K-means, another seed": {"seed": 1},
-    "keys without their bias": {"feature": "keys_no_bias"},
+    "K-means, another start": {"restart": 1},
+    "keys without their bias": {"foreground": "keys_no_bias"},
     "outline by the CRF": {"crf": True},
 }
-SUBSET = "base, subset"
-QUANTITIES = ("mi", "auc", "matches", "above_chance")
+CORRELATIONS = {
+    "AUC ~ accuracy, all": ("auc", None),
+    "AUC ~ accuracy, ViT": ("auc", "ViT"),
+    "AUC ~ accuracy, ResNet": ("auc", "ResNet"),
+    "MI ~ accuracy, all": ("mi", None),
+}
+DIFFERENCES = {  # of AUC, as in data/claims.toml
+    "ViT > ResNet": (
+        ("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336"),
+        ("RN50", "RN101", "RN50x4", "RN50x16"),
+    ),
+    "larger model": (("ViT-L-14",), ("ViT-B-16",)),
+    "more patches": (("ViT-B-16", "ViT-L-14-336"), ("ViT-B-32", "ViT-L-14")),
+    "better data": (("ViT-B-16-dcp", "ViT-B-16-dfn"), ("ViT-B-16",)),
+}
+ABOVE = "K above chance"
 
 
-def key(switch):
-    """A switch's name within a metric's name: letters, digits and "_"."""
-    return "".join(c if c.isalnum() else "_" for c in switch.lower())
+def readings(images: ImageDataset) -> dict[str, dict[str, Any]]:
+    """The switches that only read the parts anew: name to what it changes in `Options`.
 
-
-def row(clip, data, classes=5, parts=5, crf=False, seed=0):
-    """mi, auc, matches and above_chance of each image under every switch: metrics <quantity>_<key of the switch>.
-
-    classes: of how many classes, drawn by the seed, the images serve for the switches that find the parts anew (0: of
-    all); without a class there the whole data serve. crf: turn that switch too (needs pydensecrf2). A switch that does
-    not apply to the model has no value. Also top1.
+    500 candidates are more than a small bank holds, so that there a quarter of the bank is tried.
     """
-    base = find_all(clip, data, parts=parts, seed=seed, keep_maps=False)
-    world = _World(clip, data)
-    metrics = {"top1": 100.0 * (world.predicted == data.labels)}
-    for switch, change in ({"base": {}} | READINGS).items():
-        options = BASE | change
-        metrics |= _named(switch, world.scores(base[options.pop("parts_by")], parts, **options))
-    members = subset(data.labels, classes, seed)
-    few = data.subset(members)
-    world = _World(clip, few)
-    own = Parts(*(v if v is None else v[members] for v in vars(base["kmeans"]).values()))
-    metrics |= _named(SUBSET, world.scores(own, parts, **NAMING, **COUNTING))
-    for switch, change in FINDINGS.items():
-        if (change.get("crf") and not crf) or not (options := finding(clip, change, parts, seed)):
-            continue
-        found = find(clip, few, "kmeans", **options, keep_maps=False)
-        metrics |= _named(switch, world.scores(found, options["parts"], **NAMING, **COUNTING))
-    return {"metrics": metrics, "arrays": {}, "notes": {"subset": len(few), "size": world.size}}
+    size, quarter = language_size(images), max(1, round(0.25 * len(images.bank)))
+    return {
+        "parts by PCA": {"parts_by": "pca"},
+        "1 descriptor a part": {"per_part": 1},
+        "5 descriptors a part": {"per_part": 5},
+        "half as long a language list": {"top_u": max(1, round(0.5 * size))},
+        "twice as long a language list": {"top_u": 2 * size},
+        "candidates: a quarter of the bank": {"top": quarter},
+        "candidates: of any part": {"top": quarter, "candidates": "union"},
+        "relevance: median + 0.02": {"relevance": "paper"},
+        "relevance: no filter": {"relevance": "none"},
+        "matching: nearest candidates": {"matching": "nearest"},
+        "matching: nearest of the bank": {"matching": "top"},
+        "removal shortens the list": {"removal": "drop"},
+        "ln(NM/K), as written": {"information": "definition"},
+        "ln K, consistent": {"information": "consistent"},
+    }
 
 
-def finding(clip, change, parts=5, seed=0):
-    """Options of `find` for a switch of `FINDINGS`, or None where it does not apply to the model."""
-    setting = foreground.setting_of(clip, published=change.get("setting") == "published")
-    if change.get("setting") == "published" and setting == foreground.setting_of(clip):
-        return None
-    if "feature" in change:
-        if setting["feature"] != "keys":  # only there is a bias to leave out
-            return None
-        setting = setting | {"feature": change["feature"]}
-    rest = {k: v for k, v in change.items() if k not in ("setting", "feature", "seed")}
-    return {"setting": setting, "parts": parts, "seed": seed + change.get("seed", 0)} | rest
+def by_image(table: pd.DataFrame, against: str = "predicted class") -> pd.DataFrame:
+    """A line a model and image of `observe.table3`: its means over the part methods, and `above_chance`.
 
-
-def subset(labels, classes, seed=0):
-    """Indices of all images of `classes` classes drawn by the seed, 0 for every class: int64, ascending."""
-    there = np.unique(labels)
-    if classes < 0:
-        raise UserError(f"classes = {classes} was given; expected a number of classes, or 0 for all.")
-    drawn = np.random.default_rng([seed, 81]).permutation(there)[: classes or None]
-    return np.flatnonzero(np.isin(labels, drawn))
-
-
-class _World:
-    """What all switches share: a model's view of the words and of the images' classes."""
-
-    def __init__(self, clip, data):
-        self.clip, self.data, self.size = clip, data, min(language_size(data), len(data.bank))
-        by_class = heads.classifier(clip, data.classes, data.templates)
-        concepts = clip.embed_texts([data.descriptor_prompt.format(text) for text in data.bank])
-        self.words = (by_class @ concepts.T).cpu()
-        self.predicted = (clip.embed_images(data) @ by_class.T).argmax(1).cpu().numpy()
-
-    def scores(self, found, parts, per_part, size, measure, removal, classes, top, **naming):
-        """`QUANTITIES` of each image, dict of float [n]."""
-        bank = len(self.data.bank)
-        top = max(1, round(top * bank)) if top < 1 else top
-        _, ids, _ = name_parts(self.clip, self.data, found, per_part=per_part, top=top, **naming)
-        size = min(max(1, round(size * self.size)), bank)
-        language = information.language_concepts(self.words, np.arange(len(self.words)), size)
-        asked = self.predicted if classes == "predicted" else self.data.labels
-        curves = information.curves(ids, language[asked], measure, removal)
-        mi, auc = information.image_scores(curves, parts * min(per_part, bank) + 1)
-        k, chance = shared(ids, language, asked, bank)
-        return {"mi": mi, "auc": auc, "matches": k, "above_chance": k - chance}
-
-
-def shared(ids, language, classes, bank):
-    """Matches of each image with its class's language list, and their mean over all other classes: float [n] twice.
-
-    ids int [n, N], -1 pads; language int [classes, M]; classes int [n].
+    above_chance: the matches K with the class asked for less those with a class that was not predicted.
     """
-    ids = np.asarray(ids)
-    lists = np.zeros((len(language), bank + 1), np.float32)
-    np.put_along_axis(lists, np.asarray(language), 1, axis=1)
-    counts = np.stack([lists[:, image].sum(1) for image in np.where(ids < 0, bank, ids)]).astype(float)
-    own = counts[np.arange(len(ids)), classes]
-    return own, (counts.sum(1) - own) / max(len(language) - 1, 1)
+    keys = ["model", "title", "family", "image", "class"]
+    own = table[table["against"] == against].groupby(keys, sort=False)[["top1", "mi", "auc", "matches"]].mean()
+    chance = table[table["against"] == "wrong class"].groupby(keys, sort=False)["matches"].mean()
+    return own.assign(above_chance=own["matches"] - chance).reset_index()
 
 
-def _named(switch, scores):
-    return {f"{quantity}_{key(switch)}": values for quantity, values in scores.items()}
+def conclusions(seen: pd.DataFrame, top1: pd.Series, seed: int = 0) -> pd.DataFrame:
+    """The statistic of each conclusion under each switch: a line a switch and conclusion, with `sign` ▲, ▼, ○ or "".
+
+    seen: lines of `by_image` with a column `switch`; top1: accuracy by model. Intervals are over images drawn anew, the
+    same for all models, with the models' accuracy as it is; ▲ and ▼: the interval is above, below zero. A switch that
+    applies to some models only is left out ("", nan) of what needs the others.
+    """
+    families = seen.drop_duplicates("model").set_index("model")["family"]
+    lines = []
+    for switch, part in seen.groupby("switch", sort=False):
+        found = {}
+        for name, (quantity, family) in CORRELATIONS.items():
+            wanted = families.index[families == family] if family else families.index
+            found[name] = _correlation(part, quantity, wanted, top1, seed)
+        for name, (greater, less) in DIFFERENCES.items():
+            sides = {"model": list(greater)}, {"model": list(less)}
+            found[name] = statistics.difference(part, "auc", *sides, seed=seed)
+        found[ABOVE] = statistics.estimate(part.groupby("image")["above_chance"].mean().to_numpy(), seed=seed)
+        for name, (value, low, high, _) in found.items():
+            sign = "" if np.isnan(value) else "▲" if low > 0 else "▼" if high < 0 else "○"
+            line = {"switch": switch, "conclusion": name, "value": value, "value_low": low, "value_high": high}
+            lines.append(line | {"sign": sign})
+    return pd.DataFrame(lines)
+
+
+def _correlation(part: pd.DataFrame, quantity: str, models: pd.Index, top1: pd.Series, seed: int) -> Estimate:
+    """Pearson's correlation with accuracy over `models`, all of which have to be there."""
+    wide = part.pivot_table(quantity, "model", "image", sort=False).reindex(models)
+    if len(models) < 3 or wide.isna().all(axis=1).any():
+        return Estimate(np.nan)
+    accuracy = top1[models].to_numpy(float)
+    draws = statistics.coefficient(statistics.resampled_means(wide.to_numpy(), seed=seed), accuracy)
+    return statistics.of_draws(
+        float(statistics.coefficient(wide.mean(axis=1).to_numpy(), accuracy)), draws, len(models)
+    )
+
+
+def survival(found: pd.DataFrame) -> pd.DataFrame:
+    """Under how many switches each conclusion stands, and whether under all: a line a conclusion of `conclusions`."""
+    lines = {}
+    for name, group in found[found["sign"] != ""].groupby("conclusion", sort=False):
+        above, values = int((group["sign"] == "▲").sum()), group["value"]
+        same = (values > 0).all() or (values < 0).all()
+        lines[name] = {
+            "switches": len(group),
+            "positive": int((values > 0).sum()),
+            "interval above zero": above,
+            "interval below zero": int((group["sign"] == "▼").sum()),
+            "lowest": values.min(),
+            "highest": values.max(),
+            "verdict": "survives" if above == len(group) else "sign survives" if same else "depends on the switch",
+        }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("conclusion")

@@ -48,6 +48,16 @@ def test_intervals_of_groups_stand_in_the_order_of_the_table():
     assert two.index.names == ["family", "title"]
 
 
+def test_groups_beside_each_other_keep_their_numbers_bounds_and_order():
+    table = pd.concat([seen({"b": 1.0, "a": 0.0}).assign(parts=p, against=q) for p in "xy" for q in ("own", "null")])
+    found = statistics.interval(table, ["auc"], by=["title", "parts", "against"])
+    wide = statistics.beside(found, ["parts", "against"])
+    assert list(wide.index) == ["B", "A"] and wide.index.name == "title"
+    for end in ("", "_low", "_high"):
+        assert wide.loc["A", f"auc_y_null{end}"] == found.loc[("A", "y", "null"), f"auc{end}"]
+    assert list(statistics.beside(found, "parts").index.names) == ["title", "against"]
+
+
 def test_drawing_classes_is_wider_where_a_class_shares_its_value():
     """30 classes of 10 images that are all alike: the standard error is that of 30 numbers, not of 300."""
     levels = rng.normal(size=30)
@@ -150,3 +160,9 @@ def test_a_table_of_correlations_by_family():
     assert list(found.index) == [(g, m) for g in ("ViT", "all") for m in ("pearson", "spearman")]
     assert found.loc[("all", "pearson"), "value"] == pytest.approx(stats.pearsonr(X, Y).statistic)
     assert list(found["n"]) == [5, 5, 7, 7] and (found["images_low"] <= found["images_high"]).all()
+
+
+def test_a_difference_lacking_one_of_its_models_is_none():
+    table = seen({"a": 1.0, "b": 0.0})
+    assert np.isfinite(statistics.difference(table, "auc", {"model": ["a"]}, {"model": ["b"]}).value)
+    assert np.isnan(statistics.difference(table, "auc", {"model": ["a", "c"]}, {"model": ["b"]}).value)

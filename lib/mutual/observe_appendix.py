@@ -1,0 +1,191 @@
+"""What is seen of one model for the appendix: boxes (A1), matchings (A2), accuracy without the rest (A3), banks."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lib import seeds
+from lib.data import ImageDataset, by_chunks
+from lib.errors import UserError
+from lib.given import Given
+from lib.models import Clip, heads
+from lib.mutual import appendix, boost, explain, foreground, ground_truth, matching, parts
+from lib.mutual.observe_boost import scores
+from lib.mutual.options import BankOptions, MaskOptions, Options
+from lib.paths import datasets_folder
+from lib.store import Seen
+
+DECOMPOSITIONS = {"GDC": ("svd", 1), "PCA": ("pca", 0)}  # the paper's names
+CENTRE = 0.5**0.5  # side of the centred box that covers half of the picture
+BANKS = ("as it is", "half forgotten", "a quarter wrong", "of another class")
+
+
+def localisation(given: Given, options: Options) -> Seen:
+    """Whether the foreground's box hits the object's, for each facet of the last layer and each decomposition: CorLoc.
+
+    A line an image and `features`: "Tokens (GDC)" and so on, as in the published table; "as in Table 3", where this
+    project reads the foreground; "whole picture" and "central half", a box that covers half of it, which look at
+    nothing. Column hit: 0 or 100. A facet that a family lacks has no lines. Without boxes there is no line at all, and
+    the note "reason" says why. Paper, appendix Table 1.
+    """
+    clip, images = given.model, given.images
+    folder = given.open_file(str(datasets_folder() / images.name / "boxes"))
+    try:
+        appendix.true_boxes(images, [0], folder)
+    except UserError as error:  # most datasets have none on disk; the rest of the page does not need them
+        return Seen(pd.DataFrame(columns=["image", "class", "features", "hit"]), notes={"reason": str(error)})
+
+    def compute(some: ImageDataset) -> dict[str, Tensor]:
+        hits: dict[str, Tensor] = {}
+        for members in foreground.groups(some.labels):
+            for name, right in _hits(clip, some, members, options, folder).items():
+                hits.setdefault(name, torch.zeros(len(some)))[torch.from_numpy(members)] = right
+        return hits
+
+    switches = {k: getattr(options, k) for k in ("spectral", "components")}
+    key = {"kind": "localisation", "model": clip.decides, "where": _where(clip, options), **switches}
+    found = by_chunks(key, images, compute, f"boxes of {clip.name}")
+    tables = [_about(images).assign(features=name, hit=100.0 * hit.numpy()) for name, hit in found.items()]
+    return Seen(pd.concat(tables, ignore_index=True))
+
+
+def _where(clip: Clip, options: Options) -> dict[str, Any]:
+    return foreground.setting_of(clip, options.foreground)
+
+
+def _about(images: ImageDataset) -> pd.DataFrame:
+    names = np.array(images.classes, dtype=object)[images.labels]
+    return pd.DataFrame({"image": np.arange(len(images)), "class": names})
+
+
+def _hits(clip: Clip, images: ImageDataset, members: np.ndarray, options: Options, folder: Path) -> dict[str, Tensor]:
+    """Whether each way of looking hits the object, for the images of one group: dict of float [B]."""
+    pixels, true = clip.pixels(images.image(i) for i in members), appendix.true_boxes(images, members, folder)
+    switches = (options.spectral, options.components)
+    masks = {"as in Table 3": foreground.masks(clip, pixels, _where(clip, options), *switches)[1]}
+    for facet, (features, grid) in facets_of(clip, pixels).items():
+        for name, (method, component) in DECOMPOSITIONS.items():
+            where = {"method": method, "component": component}
+            masks[f"{facet} ({name})"] = foreground.mask_of(features, grid, where, *switches)
+    boxes = {k: [np.divide(appendix.box(m), m.shape[0]) for m in mask.cpu()] for k, mask in masks.items()}
+    low, high = (1 - CENTRE) / 2, (1 + CENTRE) / 2
+    boxes |= {"whole picture": [(0, 0, 1, 1)] * len(true), "central half": [(low, low, high, high)] * len(true)}
+    return {
+        k: torch.tensor([float(appendix.hit(*pair)) for pair in zip(v, true, strict=True)]) for k, v in boxes.items()
+    }
+
+
+def facets_of(clip: Clip, pixels: Tensor, layer: int = -1) -> dict[str, tuple[Tensor, tuple[int, int]]]:
+    """Patch features of each facet that the model has, and their grid: (float [n, P, C], (h, w)) by name.
+
+    "Tokens", "Keys", and both side by side, each of norm 1 ("Ensemble"; the paper doesn't define its own). A ConvNeXt
+    has no attention and so no keys.
+    """
+    names = ("Tokens",) if clip.family == "ConvNeXt" else ("Tokens", "Keys")
+    read = {name: clip.patch_features(pixels, name.lower(), layer) for name in names}
+    if "Keys" in read:
+        both = torch.cat([F.normalize(features, dim=-1) for features, _ in read.values()], dim=-1)
+        read["Ensemble"] = both, read["Keys"][1]
+    return read
+
+
+def masked(given: Given, options: MaskOptions) -> Seen:
+    """Accuracy with all but the foreground blurred, or erased (blur = 0).
+
+    A line an image and what is `kept`: "everything"; "patches", the foreground's; "foreground", its largest connected
+    patches; "outline", those cut along edges, if `crf`; "the rest" instead of the foreground; "nothing"; "true animal"
+    (bestiary only). Columns top1 (0 or 100) and share (% of the picture that is kept). Paper, appendix Table 3.
+    """
+    clip, images = given.model, given.images
+    weights = heads.classifier(clip, images.classes, images.templates)
+
+    def compute(some: ImageDataset) -> dict[str, Tensor]:
+        right = heads.top_k_hits(clip.embed_images(some) @ weights.T, some.labels).float().cpu()
+        found = {"top1 everything": right, "share everything": torch.ones(len(some))}
+        for members in foreground.groups(some.labels):
+            at, pixels = torch.from_numpy(members), clip.pixels(some.image(i) for i in members)
+            for name, mask in _kept(clip, some, members, pixels, options).items():
+                shown = clip.embed_pixels(appendix.blurred_outside(pixels, mask, options.blur)) @ weights.T
+                right = heads.top_k_hits(shown, some.labels[members]).float().cpu()
+                found.setdefault(f"top1 {name}", torch.zeros(len(some)))[at] = right
+                found.setdefault(f"share {name}", torch.zeros(len(some)))[at] = mask.float().mean((1, 2)).cpu()
+        return found
+
+    switches = {k: getattr(options, k) for k in ("spectral", "components", "crf", "blur")}
+    words = [images.classes, list(images.templates)]
+    key = {"kind": "masked", "model": clip.decides, "where": _where(clip, options), "words": words, **switches}
+    found = {k: 100.0 * v.numpy() for k, v in by_chunks(key, images, compute, f"masks of {clip.name}").items()}
+    kinds = [name.removeprefix("top1 ") for name in found if name.startswith("top1 ")]
+    tables = [_about(images).assign(kept=k, top1=found[f"top1 {k}"], share=found[f"share {k}"]) for k in kinds]
+    return Seen(pd.concat(tables, ignore_index=True))
+
+
+def _kept(
+    clip: Clip, images: ImageDataset, members: np.ndarray, pixels: Tensor, options: MaskOptions
+) -> dict[str, Tensor]:
+    """What is kept of the images of one group: dict of bool [B, h, w]."""
+    patches = foreground.masks(clip, pixels, _where(clip, options), options.spectral, "all")[1]
+    component = parts.connected(patches, options.components)
+    kept = {"patches": patches, "foreground": component}
+    if options.crf:
+        kept["outline"] = parts.dense_crf(pixels, component)
+    kept |= {"the rest": ~component, "nothing": torch.zeros_like(component)}
+    return kept | ({"true animal": foreground.animals(images, members)} if images.name == "bestiary" else {})
+
+
+def matchings(given: Given, options: Options) -> Seen:
+    """What each way of matching gives the same parts: a line an image, `parts` method and `matching`.
+
+    Columns: entropy of the image's descriptors (nats); agreement, the share (%) of the optimal transport's descriptors
+    that this way finds too; in the bestiary precision, the share (%) of the descriptors that hold. Paper, appendix A.2.
+    """
+    clip, images, tables = given.model, given.images, []
+    known = None
+    if images.name == "bestiary":  # only there is known what holds
+        known = np.stack([np.isin(images.bank, images.true_descriptors(i)) for i in range(len(images))])
+    for method, found in explain.find_all(clip, images, options, seed=given.seed, keep_maps=False).items():
+        named = {m: explain.name_parts(clip, images, found, replace(options, matching=m)) for m in matching.METHODS}
+        for name, of in named.items():
+            table = _about(images).assign(parts=method, matching=name, entropy=matching.entropy(of.part_ids))
+            table["agreement"] = 100.0 * matching.agreement(named["transport"].part_ids, of.part_ids)
+            if known is not None:
+                listed = ground_truth.members(of.vision_ids.numpy(), len(images.bank))
+                table["precision"] = 100.0 * ground_truth.precision(listed, known)
+            tables.append(table)
+    return Seen(pd.concat(tables, ignore_index=True))
+
+
+def banks(given: Given, options: BankOptions) -> Seen:
+    """Classification by description with the bank as it is, and with banks made worse on purpose.
+
+    A line an image and `bank` of `BANKS`; columns top1, top5 (0 or 100). "half forgotten": each class keeps half of its
+    descriptors; "a quarter wrong": a quarter of them are others of the bank; "of another class": every class has those
+    of another. Notes: diversity, {bank: [inter, intra]}, and the sentence. Paper, appendix Table 4.
+    """
+    clip, images = given.model, given.images
+    images.require_descriptors()
+    sentence, worse = boost.prompt_of(images.name, options.prompt), worse_banks(images, given.seed)
+    texts, five = clip.embed_texts(images.bank).cpu(), min(5, len(images.classes))
+    tables, notes = [], {}
+    for name, logits in scores(clip, images, worse, sentence, "similarities").items():
+        top1, top5 = (100.0 * heads.top_k_hits(logits, images.labels, k).float().numpy() for k in (1, five))
+        tables.append(_about(images).assign(bank=name, top1=top1, top5=top5))
+        numbers = [d for ids in worse[name] for d in ids]
+        notes[name] = appendix.diversity(texts[numbers], [k for k, ids in enumerate(worse[name]) for _ in ids])
+    return Seen(pd.concat(tables, ignore_index=True), notes={"prompt": sentence, "diversity": notes})
+
+
+def worse_banks(images: ImageDataset, seed: int = 0) -> dict[str, list[list[int]]]:
+    """The descriptors of each class in each of `BANKS`, as numbers into the bank."""
+    own, rng, size = boost.own_sets(images.bank, images.descriptors), seeds.rng(seed, "worse banks"), len(images.bank)
+    half = boost.own_sets(images.bank, images.descriptors, 0.5, seed)
+    erring = [[d if rng.random() > 0.25 else int(rng.integers(size)) for d in ids] for ids in own]
+    shift = rng.integers(1, len(own))
+    others = [own[(k + shift) % len(own)] for k in range(len(own))]
+    return dict(zip(BANKS, (own, half, [[*dict.fromkeys(ids)] for ids in erring], others), strict=True))

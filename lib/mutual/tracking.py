@@ -1,0 +1,79 @@
+"""Which number tells, without the truth at hand, how much of an explanation is true? From observations of models.
+
+Every function takes one line a model and image: the scores of its descriptors (`lib.mutual.ground_truth`) and the
+counts that could be had without the truth.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from lib import seeds, statistics
+
+RESAMPLES = 400  # of images, where ranks have to be made anew each time
+COUNTS = ("auc", "mi", "matches", "above_chance", "hit", "last_hit")  # what may track the truth
+TRUTHS = ("precision", "recall", "f1")
+
+
+def within_models(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Spearman's correlation of each count with each truth over the images of a model, averaged over the models.
+
+    table: one line a model and image, with `COUNTS` and `TRUTHS`. A column a (count, truth), a line a resample of the
+    images, alike for all columns; line 0 has the images as they are. A constant count tracks nothing: 0.
+    """
+    total, names = np.zeros((len(COUNTS), len(TRUTHS), RESAMPLES + 1)), [*COUNTS, *TRUTHS]
+    models = [part[names].dropna().to_numpy(float).T for _, part in table.groupby("model", sort=False)]
+    for values in models:
+        n = values.shape[1]
+        drawn = seeds.rng(seed, "images of a model", n).integers(n, size=(RESAMPLES, n))
+        ranks = stats.rankdata(values[:, np.vstack([np.arange(n), drawn])], axis=-1)
+        x, y = ranks[: len(COUNTS), None], ranks[None, len(COUNTS) :]
+        total += np.nan_to_num(statistics.coefficient(x, y))
+    columns = pd.MultiIndex.from_product([COUNTS, TRUTHS], names=["count", "truth"])
+    return pd.DataFrame((total / len(models)).reshape(len(columns), -1).T, columns=columns)
+
+
+def tracking(table: pd.DataFrame, within: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """How each count, and accuracy, goes with each truth (Spearman), a line a pair: over models and within models.
+
+    table: as of `within_models`, with `top1`; within: what that gives. Columns over_models (interval: other images),
+    other_models (the same value, interval: other models), within (other images), each with _low and _high.
+    """
+    n, lines = table["image"].nunique(), {}
+    for count in ("top1", *COUNTS):
+        for truth in TRUTHS:
+            means = table.groupby("model", sort=False)[[count, truth]].mean()
+            found = {
+                "over_models": statistics.correlation_over_images(table, count, truth, "spearman", seed=seed),
+                "other_models": statistics.correlation(means[count], means[truth], "spearman", seed),
+            }
+            if count in COUNTS:
+                draws = within[count, truth].to_numpy()
+                found["within"] = statistics.of_draws(draws[0], draws[1:], n)
+            lines[count, truth] = _flat(found)
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["count", "truth"])
+
+
+def right_and_wrong(table: pd.DataFrame, values: Sequence[str], seed: int = 0) -> pd.DataFrame:
+    """Means of rightly and wrongly classified images, averaged over the models, a line a value.
+
+    table: one line a model and image, with `top1` (0 or 100). Columns right, wrong and difference, each with
+    _low and _high over images drawn again.
+    """
+    lines, images = {}, table["image"].unique()
+    for value in values:
+        means, draws = [], []
+        for top1 in (100, 0):
+            side = table[table["top1"] == top1].pivot_table(value, "model", "image").reindex(columns=images)
+            means.append(side.mean(axis=1).mean())
+            draws.append(statistics.resampled_means(side.to_numpy(), seed=seed).mean(1))
+        pairs = {"right": (means[0], draws[0]), "wrong": (means[1], draws[1])}
+        pairs["difference"] = (means[0] - means[1], draws[0] - draws[1])
+        lines[value] = _flat({k: statistics.of_draws(*pair, len(images)) for k, pair in pairs.items()})
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("quantity")
+
+
+def _flat(found: dict[str, statistics.Estimate]) -> dict[str, float]:
+    return {k + end: x for k, e in found.items() for end, x in zip(("", "_low", "_high"), e[:3], strict=True)}
