@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lib import data, models, store
-from lib.data import broden
+from lib.data import broden, downloads
+from lib.data.digests import sha256
 from lib.errors import UserError
 from lib.paths import ROOT
 
@@ -82,7 +83,7 @@ class Given:
             if kind == "broden":
                 with store.measuring(None):
                     return store.digest(broden.load(what[0], self.seed).identity)
-            return data.sha256(_file(what[0]))
+            return sha256(_file(what[0]))
         except (UserError, OSError):
             return ABSENT
 
@@ -96,7 +97,7 @@ class Given:
 
 
 def _file(name: str) -> Path:
-    if name in data.downloads():
-        return data.download(name)
+    if name in downloads.rows():
+        return downloads.download(name)
     path = Path(name).expanduser()
     return path if path.exists() else ROOT / path

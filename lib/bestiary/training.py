@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler
-from tqdm import tqdm
 
 from lib.errors import UserError
+from lib.progress import progress
 
 
 def fit(
@@ -61,7 +61,7 @@ def shuffled(count: int, size: int, rng: np.random.Generator, title: str = "") -
     if not 0 < size <= count:
         raise UserError(f"There are {count} examples for batches of {size}; give smaller batches or more examples.")
     order = rng.permutation(count)[: count // size * size]
-    yield from tqdm(order.reshape(-1, size), title, leave=False, disable=None)
+    yield from progress(order.reshape(-1, size), title)
 
 
 def limit_gradient(optimiser: torch.optim.Optimizer, model: nn.Module, norm: float = 1.0) -> None:
@@ -73,12 +73,12 @@ def limit_gradient(optimiser: torch.optim.Optimizer, model: nn.Module, norm: flo
     optimiser.register_step_pre_hook(shorten)
 
 
-def limit_scale(optimiser: torch.optim.Optimizer, logit_scale: nn.Parameter, most: float = 100.0) -> None:
-    """From now on, after each step, exp(logit_scale) is kept between 1 and `most` (Radford et al. 2021, 2.5)."""
+def limit_scale(optimiser: torch.optim.Optimizer, model: Any, most: float = 100.0) -> None:
+    """From now on, after each step, exp(model.logit_scale) is kept from 1 to `most` (Radford et al. 2021, 2.5)."""
 
     def clamp(*_: Any) -> None:
         with torch.no_grad():
-            logit_scale.clamp_(0, math.log(most))
+            model.logit_scale.clamp_(0, math.log(most))
 
     optimiser.register_step_post_hook(clamp)
 
