@@ -13,7 +13,6 @@ fewer than L parts are not stated; they are arguments here.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -110,19 +109,6 @@ def blur_masks(covered: torch.Tensor, start: str = "whole") -> tuple[torch.Tenso
 # --- what the classifier says of them
 
 
-@dataclass
-class Path:
-    """What a classifier says along the steps: each [n, K].
-
-    score: 2.5 x cosine of the class that was predicted for the intact image. probability: its softmax. winner: int64,
-    the class predicted at that step.
-    """
-
-    score: np.ndarray
-    probability: np.ndarray
-    winner: np.ndarray
-
-
 def follow(
     pixels: torch.Tensor,
     masks: Sequence[torch.Tensor],
@@ -131,13 +117,14 @@ def follow(
     kernel: int = 11,
     scale: float = 100.0,
     batch_size: int = 64,
-) -> list[Path]:
-    """A `Path` for each of `masks`, each different image classified once.
+) -> dict[str, np.ndarray]:
+    """What a classifier says at each step: score, probability and winner, each [n, steps], those of all masks in turn.
 
-    pixels uint8 [n, 3, S, S]; masks: list of bool [n, K, h, w], where to blur; classify: function from uint8 [m, 3,
-    S, S] to cosines [m, classes]; targets int [n]; scale: of the cosines before the softmax. An image whose steps
-    differ in nothing (an empty region, the start and the end of several explanations) is embedded only once. Raises
-    UserError for shapes that do not fit.
+    pixels uint8 [n, 3, S, S]; masks: list of bool [n, steps, h, w], where to blur; classify: function from uint8 [m, 3,
+    S, S] to cosines [m, classes]; targets int [n]: the class that was predicted for the intact image. score: 2.5 x its
+    cosine; probability: its softmax, of cosines times `scale`; winner: the class predicted at that step, int64. An
+    image whose steps differ in nothing (an empty region, the start and the end of several explanations) is embedded
+    only once. Raises UserError for shapes that do not fit.
     """
     for mask in masks:
         if mask.ndim != 4 or len(mask) != len(pixels):
@@ -156,9 +143,8 @@ def follow(
         score.append(SCORE_SCALE * cosines.gather(1, target)[:, 0])
         probability.append((scale * cosines).softmax(1).gather(1, target)[:, 0])
         winner.append(cosines.argmax(1))
-    columns = np.cumsum([m.shape[1] for m in masks])[:-1]
-    found = [np.split(torch.cat(x).cpu().numpy()[where], columns, axis=1) for x in (score, probability, winner)]
-    return [Path(*parts) for parts in zip(*found, strict=True)]
+    found = {"score": score, "probability": probability, "winner": winner}
+    return {name: torch.cat(parts).cpu().numpy()[where] for name, parts in found.items()}
 
 
 def distinct(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
@@ -191,9 +177,7 @@ def area(curves: np.ndarray, shown: np.ndarray | None = None, short: str = "hold
     return (pieces * (np.arange(pieces.shape[-1]) < np.asarray(shown)[..., None])).sum(-1)
 
 
-def measures(
-    steps: pd.DataFrame, score: str = "cosine", short: str = "hold", correct: str = "label"
-) -> pd.DataFrame:
+def measures(steps: pd.DataFrame, score: str = "cosine", short: str = "hold", correct: str = "label") -> pd.DataFrame:
     """The four `MEASURES` of each explanation of each image, from a table of steps: a line for each two curves.
 
     steps: what `observe_regions.table1` sees, the steps of a curve one below the other, deletion before insertion.
@@ -244,8 +228,3 @@ def control(
     """Area-matched random regions: `shifted` or `scattered`."""
     require(random_regions=random_regions)
     return {"shifted": shifted, "scattered": scattered}[random_regions](regions, images, seed)
-
-
-def covered_share(regions: torch.Tensor) -> torch.Tensor:
-    """Share of the image that the first 0, 1, ... L regions cover: float [n, L + 1]."""
-    return cumulative(regions).float().mean((2, 3))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import data, seeds
+from lib import seeds
 from lib.data import ImageDataset
 from lib.errors import UserError
 from lib.given import Given
@@ -58,7 +58,7 @@ def table2(given: Given, options: BoostOptions) -> Seen:
 
 
 def kept(given: Given, options: BoostOptions) -> Seen:
-    """As `table2`, for every number of descriptors handed on in `KEPT` (column `keep`, 0 for all) and three variants."""
+    """As `table2`, three variants, for every number of descriptors handed on in `KEPT` (column `keep`, 0 for all)."""
     clip, images = given.model, given.images
     own, finds, near, notes = _prepared(given, clip, images, options)
     rng, sets = seeds.rng(given.seed, "boost"), {"base": own}
