@@ -12,9 +12,9 @@ from lib import data
 from lib.data import ImageDataset
 from lib.given import Given
 from lib.models import Clip, heads
-from lib.mutual import baselines, explain, faithfulness
+from lib.mutual import explain, faithfulness
 from lib.mutual.options_regions import RegionOptions
-from lib.mutual.regions import PARTS, TRAINED, TRUE, WHOLE, explanations
+from lib.mutual.regions import PARTS, TRAINED, WHOLE, prepare
 from lib.progress import progress
 from lib.store import Seen
 
@@ -97,25 +97,30 @@ def table1(given: Given, options: RegionOptions) -> Seen:
 
     `faithfulness.measures` makes the measures of them. notes: kernel and image_size in pixels. Paper, Table 1.
     """
-    clip, images = given.model, given.images
-    models, how, _ = baselines.opened(given, clip, images, options, list(TRAINED.values()))
-    parts = {name: explain.find(clip, images, options, key, given.seed) for name, key in PARTS.items()}
-    place, names = {k: i for i, k in enumerate(images.indices)}, [*TRAINED, *PARTS]
-    names += [TRUE, WHOLE] if images.name == "bestiary" else [WHOLE]
+    explainer = prepare(given, options)
+    clip, images = explainer.clip, explainer.images
+    place = {k: i for i, k in enumerate(images.indices)}
 
     def compute(some: ImageDataset) -> dict[str, torch.Tensor]:
-        here = {name: found.at(np.array([place[k] for k in some.indices])) for name, found in parts.items()}
-        masks, sets = explanations(clip, some, here, models, how, options), {}
-        for name, of in masks.items():
-            moved = faithfulness.control(of, some.indices, options.random_regions, given.seed) if name != WHOLE else of
-            sets[name] = [of, moved]
+        sets = {}
+        for name, masks in explainer.masks([place[k] for k in some.indices]).items():
+            if name == WHOLE:  # which cannot be moved
+                sets[name] = [masks, masks]
+            else:
+                drawn = faithfulness.control(masks, some.indices, options.random_regions, given.seed)
+                sets[name] = [masks, drawn]
         return walk(clip, some, sets, options)
 
-    key = {"kind": "faithfulness", "model": clip.decides, "options": asdict(options), "how": how, "seed": given.seed}
-    key["grouped_with"] = images.fingerprint if options.group == "predicted" else "their class"
+    key: dict[str, Any] = {
+        "kind": "faithfulness",
+        "model": clip.decides,
+        "options": asdict(options),
+        "how": explainer.how,
+    }
+    key |= {"seed": given.seed, "of": images.fingerprint if options.group == "predicted" else "each class by itself"}
     found = data.by_chunks(key, images, compute, f"regions of {clip.name}")
     notes = {"kernel": faithfulness.kernel_width(clip.image_size, options.blur), "image_size": clip.image_size}
-    return Seen(steps_table(clip, images, names, found), notes=notes)
+    return Seen(steps_table(clip, images, explainer.names, found), notes=notes)
 
 
 def definitions(given: Given, options: RegionOptions) -> Seen:
@@ -123,18 +128,14 @@ def definitions(given: Given, options: RegionOptions) -> Seen:
 
     The parts are found among all images of a class, also where few are evaluated.
     """
-    clip, images = given.model, given.images
-    models, how, _ = baselines.opened(given, clip, images, options, list(TRAINED.values()))
-    which = data.spread(images.labels, options.checked, given.seed)
-    parts = {name: explain.find(clip, images, options, key, given.seed).at(which) for name, key in PARTS.items()}
-    some, tables = images.subset(which), []
+    explainer = prepare(given, options)
+    which, tables = data.spread(explainer.images.labels, options.checked, given.seed), []
+    some, names = explainer.images.subset(which), [*TRAINED, *PARTS]
     for definition, changes in progress(REGIONS_CHANGED.items(), "definitions"):
-        changed = replace(options, **changes)
-        masks = explanations(clip, some, parts, models, how, changed)
-        found = walk(clip, some, {name: [masks[name]] for name in (*TRAINED, *PARTS)}, changed)
-        steps = steps_table(clip, some, [*TRAINED, *PARTS], found)
-        for reading, how_read in READING_CHANGED.items() if not changes else ():
-            tables.append(faithfulness.measures(steps, **how_read).assign(definition=reading))
-        tables.append(faithfulness.measures(steps).assign(definition=definition))
+        masks = explainer.masks(which, **changes)
+        found = walk(explainer.clip, some, {name: [masks[name]] for name in names}, replace(options, **changes))
+        steps = steps_table(explainer.clip, some, names, found)
+        read: dict[str, Any] = {definition: {}} | (READING_CHANGED if not changes else {})
+        tables += [faithfulness.measures(steps, **how_read).assign(definition=name) for name, how_read in read.items()]
     table = pd.concat(tables, ignore_index=True)
     return Seen(table.assign(image=which[table["image"]]))

@@ -5,7 +5,7 @@ descriptors, and Feature Maps. Two controls are ours: where the truth is known t
 image as a single region, than which nothing can change more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from lib.data import ImageDataset
+from lib.given import Given
 from lib.models import Clip
 from lib.mutual import baselines, bottlenecks, explain, faithfulness
 from lib.mutual.finding import Parts
@@ -20,7 +21,7 @@ from lib.mutual.options_regions import RegionOptions
 
 TRAINED = {"MM-CBM": "mm_cbm", "MM-ProtoSim": "mm_protosim", "Feature Maps": "feature_maps"}
 PARTS = {"PCA parts": "pca", "K-means parts": "kmeans"}
-TRUE, WHOLE = "true parts", "whole image"
+TRUE, WHOLE = "true parts", faithfulness.WHOLE
 
 
 @dataclass
@@ -110,27 +111,54 @@ def largest_parts(masks: Mapping[str, np.ndarray], count: int) -> torch.Tensor:
     return label_map
 
 
-def explanations(
-    clip: Clip,
-    images: ImageDataset,
-    parts: Mapping[str, Parts],
-    models: Mapping[str, Any],
-    how: dict[str, Any],
-    options: RegionOptions,
-) -> dict[str, torch.Tensor]:
-    """The ranked regions of all explanations: name -> bool [n, L, h, w].
+# --- all of them
 
-    parts: found in these images, by name of the explanation; models, how: from `baselines.opened`.
+
+@dataclass
+class Explainer:
+    """All explanations of a model's images, ready to be asked for some of them.
+
+    models, how: the trained baselines and their recipe (`baselines.opened`). parts: found in all images, by name.
     """
-    found = {name: by_baseline(clip, images, models[key], how, options) for name, key in TRAINED.items()}
-    found |= {name: by_parts(clip, images, of, options) for name, of in parts.items()}
-    if images.name == "bestiary":  # only there are they known
-        found[TRUE] = by_truth(clip, images, options.parts)
-    embedded, texts, masks = clip.embed_images(images).cpu(), clip.embed_texts(images.bank).cpu(), {}
-    for name, regions in found.items():
-        said = texts[regions.descriptors.clamp(min=0)]
-        scores = faithfulness.rank_scores(embedded, regions.embedded, said, options.rank)
-        masks[name] = faithfulness.ranked(regions.masks, scores)[0]
-    masks[WHOLE] = torch.zeros(len(images), options.parts, 1, 1, dtype=torch.bool)
-    masks[WHOLE][:, 0] = True
-    return masks
+
+    clip: Clip
+    images: ImageDataset
+    options: RegionOptions
+    models: dict[str, Any]
+    how: dict[str, Any]
+    parts: dict[str, Parts]
+
+    @property
+    def names(self) -> list[str]:
+        """The explanations, in the order of `masks`."""
+        return [*TRAINED, *PARTS, *([TRUE] if self.images.name == "bestiary" else []), WHOLE]
+
+    def masks(self, which: Sequence[int] | np.ndarray, **changed: Any) -> dict[str, torch.Tensor]:
+        """The ranked regions of each explanation in the images at `which`: name -> bool [m, L, h, w].
+
+        changed: other options for this call, of those that the parts don't depend on.
+        """
+        options, which = replace(self.options, **changed), np.asarray(which)
+        some, clip = self.images.subset(which), self.clip
+        found = {k: by_baseline(clip, some, self.models[m], self.how, options) for k, m in TRAINED.items()}
+        found |= {k: by_parts(clip, some, of.at(which), options) for k, of in self.parts.items()}
+        if TRUE in self.names:  # only in the bestiary are they known
+            found[TRUE] = by_truth(clip, some, options.parts)
+        embedded, texts = clip.embed_images(some).cpu(), clip.embed_texts(some.bank).cpu()
+        scores = {k: _scores(embedded, r, texts, options.rank) for k, r in found.items()}
+        masks = {k: faithfulness.ranked(r.masks, scores[k])[0] for k, r in found.items()}
+        masks[WHOLE] = torch.zeros(len(which), options.parts, 1, 1, dtype=torch.bool)
+        masks[WHOLE][:, 0] = True
+        return masks
+
+
+def _scores(embedded: torch.Tensor, regions: Regions, texts: torch.Tensor, rank: str) -> torch.Tensor:
+    return faithfulness.rank_scores(embedded, regions.embedded, texts[regions.descriptors.clamp(min=0)], rank)
+
+
+def prepare(given: Given, options: RegionOptions) -> Explainer:
+    """The explanations of the given model and images. Raises UserError where baselines cannot be trained."""
+    clip, images = given.model, given.images
+    models, how, _ = baselines.opened(given, clip, images, options, list(TRAINED.values()))
+    parts = {name: explain.find(clip, images, options, key, given.seed) for name, key in PARTS.items()}
+    return Explainer(clip, images, options, models, how, parts)
