@@ -199,20 +199,52 @@ def measures(steps: pd.DataFrame, score: str = "cosine", short: str = "hold", co
     return lines.assign(area=steps["covered"].to_numpy().reshape(-1, 2, points)[:, 0, -1])
 
 
-def above_blurred(steps: pd.DataFrame) -> pd.DataFrame:
-    """How far score and accuracy lie above those of the blurred image, from a table of steps: a line for each curve.
+def against_random(measured: pd.DataFrame) -> pd.DataFrame:
+    """`measures` as a line for each measure of each explanation: that of its "explained" and of its "random" regions.
 
-    score, correct: the mean after each step but the first, which no explanation can change, less that of the wholly
-    blurred image; score_span, correct_span: the same of the intact image. A region that carries everything has a mean
+    gain: the difference, positive where the explanation is better than chance.
+    """
+    keys = [*(c for c in ("model", "title") if c in measured), "measure", "explanation", "image"]
+    long = measured[measured["explanation"] != WHOLE].melt(
+        [*(k for k in keys if k != "measure"), "regions"], list(MEASURES), "measure"
+    )
+    both = long.pivot_table("value", keys, "regions", sort=False).reset_index()
+    return both.assign(gain=both["measure"].map(MEASURES) * (both["explained"] - both["random"]))
+
+
+def above_blurred(steps: pd.DataFrame) -> pd.DataFrame:
+    """How far score and accuracy lie above those of the blurred image, from a table of steps: two lines for each curve.
+
+    above: the mean after each step but the first, which no explanation can change, less that of the wholly blurred
+    image; span: the same of the intact image; value: "score" or "correct". A region that carries everything has a
     ratio of 0 in deletion and of 1 in insertion.
     """
-    model, both = [c for c in ("model", "title") if c in steps], ["score", "correct"]
-    curve, image = [*model, "image", "class", "explanation", "regions", "direction"], [*model[:1], "image"]
+    model = [c for c in ("model", "title") if c in steps]
+    image, curve = [*model, "image"], [*model, "image", "explanation", "regions", "direction"]
     whole = (steps["explanation"] == WHOLE) & (steps["regions"] == "explained") & (steps["direction"] == "deletion")
-    intact, blurred = (steps[whole & (steps["step"] == k)].set_index(image)[both] for k in (0, 1))
-    after = steps[steps["step"] > 0].groupby(curve, sort=False)[both].mean().reset_index().set_index(image)
-    span = (intact - blurred).add_suffix("_span")
-    return after.assign(**{c: after[c] - blurred[c] for c in both}).join(span).reset_index()
+    after = steps[(steps["step"] > 0) & (steps["explanation"] != WHOLE)].groupby(curve, sort=False)
+    lines = []
+    for value in ("score", "correct"):
+        intact, blurred = (steps[whole & (steps["step"] == k)].set_index(image)[value] for k in (0, 1))
+        above = after[value].mean().rename("above").reset_index().join(blurred.rename("below"), on=image)
+        above = above.join((intact - blurred).rename("span"), on=image)
+        lines.append(above.assign(value=value, above=above["above"] - above["below"]).drop(columns="below"))
+    return pd.concat(lines, ignore_index=True)
+
+
+def agreement(measured: pd.DataFrame, published: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """How the order of the explanations compares with the published one: two frames, `definition` by measure.
+
+    The first holds Spearman's correlation of their means with the published values (indexed by explanation), the
+    second the explanation that comes out best. measured: from `observe_regions.definitions`.
+    """
+    measures, by = list(MEASURES), ["definition", "explanation"]
+    means, theirs = measured.groupby(by, sort=False)[measures].mean(), published[measures].rank()
+    ranks = means.groupby("definition", sort=False).rank().groupby("definition", sort=False)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a measure may be the same for all
+        alike = ranks.apply(lambda of: of.loc[of.name].corrwith(theirs))
+    best = (means * pd.Series(MEASURES)).groupby("definition", sort=False).idxmax().map(lambda pair: pair[1])
+    return alike[measures], best[measures]
 
 
 # --- controls

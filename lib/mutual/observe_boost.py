@@ -23,6 +23,18 @@ from lib.store import Seen
 
 KEPT = (1, 2, 3, 5, 10, 0)  # how many of a class's finds are handed on, in `kept`; 0 is all
 DRAWS = 3  # of the random controls
+# variant -> where the descriptors come from that a class gets, and which labels that reads
+VARIANTS = {
+    "published": ("images of the nearest classes, by label", "of the evaluated images"),
+    "tuned": ("the same, less the classes that it harms there", "of the evaluated images, twice"),
+    "tuned_half": ("the same, less those that it harms in the other half", "of the other half of them, too"),
+    "half": ("the other half of the images, by label", "of the other half of them"),
+    "own": ("the class's own images, by label", "of the evaluated images"),
+    "train": ("training images, by label", "of training images"),
+    "label_free": ("training images, by prediction", "none"),
+    "random_classes": ("images of random classes, by label", "of the evaluated images"),
+    "random": ("descriptors drawn from the bank", "none"),
+}
 Finds = dict[str, tuple[torch.Tensor, np.ndarray]]  # variant -> descriptors of images, class that each counts for
 
 

@@ -111,13 +111,9 @@ def table1(given: Given, options: RegionOptions) -> Seen:
                 sets[name] = [masks, drawn]
         return walk(clip, some, sets, options)
 
-    key: dict[str, Any] = {
-        "kind": "faithfulness",
-        "model": clip.decides,
-        "options": asdict(options),
-        "how": explainer.how,
-    }
-    key |= {"seed": given.seed, "of": images.fingerprint if options.group == "predicted" else "each class by itself"}
+    key: dict[str, Any] = {"kind": "faithfulness", "model": clip.decides, "options": asdict(options)}
+    key["of"] = images.fingerprint if options.group == "predicted" else "each class by itself"
+    key |= {"how": explainer.how, "seed": given.seed}
     found = data.by_chunks(key, images, compute, f"regions of {clip.name}")
     notes = {"kernel": faithfulness.kernel_width(clip.image_size, options.blur), "image_size": clip.image_size}
     return Seen(steps_table(clip, images, explainer.names, found), notes=notes)
