@@ -1,7 +1,7 @@
 """Words for the person at the keyboard: the one error that is meant for them, and short notes."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 
@@ -25,11 +25,10 @@ def nearest(name: object, known: Iterable[object]) -> str:
     return " Did you mean " + " or ".join(f"'{by_lower[c]}'" for c in close) + "?"
 
 
-def one_of(name: str, value: object, known: Iterable[str]) -> None:
+def one_of(name: str, value: object, known: Collection[str]) -> None:
     """Raise UserError unless `value`, of the option `name`, is one of `known`."""
-    names = list(known)
-    if value not in names:
-        raise UserError(f"{name} is {value!r}; choose one of {', '.join(names)}.{nearest(value, names)}")
+    if value not in known:
+        raise UserError(f"{name} is {value!r}; choose one of {', '.join(known)}.{nearest(value, known)}")
 
 
 def note(message: str) -> None:
