@@ -9,6 +9,7 @@ from lib import data, models, store
 from lib.data import broden, downloads
 from lib.data.digests import sha256
 from lib.errors import UserError
+from lib.paths import ROOT
 
 ABSENT = "absent"  # the identity of what cannot be had; once it can, a record made without it is out of date
 
@@ -46,9 +47,14 @@ class Given:
         with store.measuring(None):
             return models.load(name, self.dataset, self.device, self.seed, self.precision)
 
-    def open_images(self, split: str = "val", dataset: str = "", limit: int | None = None) -> data.ImageDataset:
-        """An image set: a split of the run's dataset, or of another; of `limit` classes, by default the run's."""
-        request = ("images", dataset or self.dataset, split, self.limit if limit is None else limit)
+    def open_images(
+        self, split: str = "val", dataset: str = "", limit: int | None = None, images: int = 0
+    ) -> data.ImageDataset:
+        """An image set: a split of the run's dataset, or of another.
+
+        limit: classes, by default the run's. images: so many of theirs, spread over the classes; 0 for all.
+        """
+        request = ("images", dataset or self.dataset, split, self.limit if limit is None else limit, images)
         self._note(*request)
         return self._images(*request[1:])
 
@@ -59,7 +65,10 @@ class Given:
             return broden.load(images, self.seed)
 
     def open_file(self, name: str) -> Path:
-        """Path of a file of data/downloads.csv, by name, or of one of the user's, by path. Raises UserError."""
+        """Path of a file of data/downloads.csv, by name, or of any other, by path. Raises UserError.
+
+        A path that does not exist from where one stands is one from the project's folder.
+        """
         self._note("file", name)
         return _file(name)
 
@@ -82,10 +91,13 @@ class Given:
         if request not in self.opened:
             self.opened[request] = self.identity(request)
 
-    def _images(self, dataset: str, split: str, limit: int) -> data.ImageDataset:
+    def _images(self, dataset: str, split: str, limit: int, images: int) -> data.ImageDataset:
         with store.measuring(None):
-            return data.load(dataset, split=split, limit=limit, seed=self.seed, on_error=self.on_error)
+            return data.load(dataset, split, limit, self.seed, self.on_error, images)
 
 
 def _file(name: str) -> Path:
-    return downloads.download(name) if name in downloads.rows() else Path(name).expanduser()
+    if name in downloads.rows():
+        return downloads.download(name)
+    path = Path(name).expanduser()
+    return path if path.exists() else ROOT / path

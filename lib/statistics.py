@@ -52,19 +52,24 @@ def interval(
     cluster: str | None = None,
     seed: int = 0,
     draws: int = DRAWS,
+    under: str | None = None,
 ) -> pd.DataFrame:
     """Mean of each value with its bootstrap interval, a line a group: columns v, v_low, v_high, and n.
 
     by: column or columns that make the groups, which become the index, in the order in which they come. cluster: the
-    column whose values are drawn whole; None draws lines. n: lines (clusters) with a number of the first value.
+    column whose values are drawn whole; None draws lines. under: a column by whose mean each mean is divided, drawn
+    together with it. n: lines (clusters) with a number of the first value.
     """
-    _check_columns(table, [*values, *_names(by), *([cluster] if cluster else [])])
+    below = [under] if under else []
+    _check_columns(table, [*values, *below, *_names(by), *([cluster] if cluster else [])])
     lines = {}
     for group, part in table.groupby(_names(by), sort=False, observed=True):
-        means = resampled_means(part[list(values)].to_numpy(float).T, _units(part, cluster), seed, draws)
+        means = resampled_means(part[[*values, *below]].to_numpy(float).T, _units(part, cluster), seed, draws)
         line: dict[str, float] = {}
         for k, value in enumerate(values):
-            found = of_draws(part[value].mean(), means[:, k], 0)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                drawn = means[:, k] / means[:, -1] if under else means[:, k]
+                found = of_draws(np.divide(part[value].mean(), part[under].mean() if under else 1.0), drawn, 0)
             line |= {value: found.value, f"{value}_low": found.low, f"{value}_high": found.high}
         there = part[part[values[0]].notna()]
         lines[group] = line | {"n": there[cluster].nunique() if cluster else len(there)}
@@ -274,9 +279,7 @@ def regressions(table: pd.DataFrame, x: str, y: str, by: str = "family") -> pd.D
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis(by)
 
 
-def permutation_p(
-    x: ArrayLike, y: ArrayLike, method: str = "pearson", seed: int = 0, draws: int = 10_000
-) -> float:
+def permutation_p(x: ArrayLike, y: ArrayLike, method: str = "pearson", seed: int = 0, draws: int = 10_000) -> float:
     """Share of pairings of two lists of models with a correlation at least as large in size.
 
     All pairings up to 7 models, else `draws` seeded ones.
