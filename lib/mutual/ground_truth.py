@@ -6,6 +6,8 @@ image is known where the images are drawn. n images, D descriptors in the bank, 
 how many parts an animal can have, the background (number 0) included.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lib import seeds
@@ -76,6 +78,15 @@ def part_iou(table: np.ndarray) -> np.ndarray:
     union = table[:, :-1].sum(2)[:, :, None] + true - shared
     best, shown = (shared / np.maximum(union, 1)).max(1), true[:, 0] >= SMALLEST
     return ratio((best * shown).sum(1), shown.sum(1))
+
+
+def extremes(scores: Sequence[float], each: int = 2) -> list[int]:
+    """Numbers of the lowest, middle and highest scores, `each` of a kind, lowest first; nan is left out."""
+    order = np.argsort(scores, kind="stable")
+    order = order[np.isfinite(np.asarray(scores)[order])]
+    middle = len(order) // 2
+    picked = [*order[:each], *order[middle : middle + each], *order[-each:]]
+    return list(dict.fromkeys(int(i) for i in picked))
 
 
 def part_scores(label_maps: np.ndarray, counts: np.ndarray, parts: int, seed: int = 0) -> Scores:

@@ -88,12 +88,15 @@ def lines(
     return axes
 
 
-def bars(frame: pd.DataFrame, x: str, y: str, hue: str | None = None, ylabel: str = "") -> Axes:
-    """A bar an estimate with its interval; x names the groups of bars, hue the bars within one."""
+def bars(frame: pd.DataFrame, x: str, y: str, hue: str | None = None, ylabel: str = "", ax: Axes | None = None) -> Axes:
+    """A bar an estimate with its interval; x names the groups of bars, hue the bars within one.
+
+    Give `ax` (one of `panels`) to put several beside each other.
+    """
     frame = frame.reset_index()
     names = list(dict.fromkeys(frame[x]))
     groups = [None] if hue is None else list(dict.fromkeys(frame[hue]))
-    ax = panels(1, 1, (max(4.5, 0.5 + 0.42 * len(names) * max(1, 0.6 * len(groups))), 3.4))[0]
+    ax = ax or panels(1, 1, (max(4.5, 0.5 + 0.42 * len(names) * max(1, 0.6 * len(groups))), 3.4))[0]
     width = 0.8 / len(groups)
     for k, group in enumerate(groups):
         part = frame if group is None else frame[frame[hue] == group]
@@ -119,7 +122,7 @@ def scatter(
 ) -> Axes:
     """Points with intervals in both directions, named by `label`; fit: a least-squares line for each of `hue`.
 
-    Give `ax` (one of `panels`) to put several beside each other.
+    Give `ax` (one of `panels`) to put several beside each other, or take `scatters`.
     """
     frame = frame.reset_index()
     frame = frame[frame[x].notna() & frame[y].notna()]
@@ -138,6 +141,17 @@ def scatter(
     ax.margins(0.12)
     ax.legend(fontsize="small")
     return ax
+
+
+def scatters(frame: pd.DataFrame, x: str, y: str, col: str, xlabel: str = "", ylabel: str = "") -> list[Axes]:
+    """A `scatter` for each value of `col`, in two columns."""
+    frame = frame.reset_index()
+    groups = list(frame.groupby(col, sort=False))
+    axes = panels(len(groups), 2, (4.4, 3.6))
+    for ax, (name, part) in zip(axes, groups, strict=True):
+        scatter(part, x, y, ax=ax)
+        ax.set(title=name, xlabel=xlabel or x, ylabel=ylabel or y)
+    return axes
 
 
 def name_points(ax: Axes, names: Sequence[str], x: Sequence[float], y: Sequence[float]) -> None:

@@ -46,14 +46,14 @@ def show(
     caption: str,
     columns: Mapping[str, str] | None = None,
     published: pd.DataFrame | None = None,
-    formats: Mapping[str, str] | None = None,
+    formats: Mapping[str, str] | str | None = None,
 ) -> Table:
     """A numbered table of `frame`, its index (where it has a name) as the first columns.
 
     columns: column -> heading, all by default; one with <column>_low and <column>_high gets its interval. name: a
     label, unique in the book, "tab-...". published: the papers' values, indexed as the last level of the index of
     `frame` (their titles), with columns named like ours; each stands before ours. formats: column -> format spec,
-    ".2f" by default. A column that the frame lacks is named on stderr.
+    or one for all, ".2f" by default. A column that the frame lacks is named on stderr.
     """
     wanted = _without_bounds(frame) if columns is None else columns
     for column in set(wanted) - set(frame):
@@ -62,7 +62,7 @@ def show(
     cells = {str(level): [str(x) for x in frame.index.get_level_values(level)] for level in named}
     theirs = None if published is None else published.reindex(frame.index.get_level_values(-1))
     for column, heading in wanted.items():
-        spec = (formats or {}).get(column, ".2f")
+        spec = formats if isinstance(formats, str) else (formats or {}).get(column, ".2f")
         known = theirs is not None and column in theirs
         if known:
             cells[f"{heading}, published"] = [number(x, spec) for x in theirs[column]]
@@ -73,7 +73,7 @@ def show(
 
 def _without_bounds(frame: pd.DataFrame) -> dict[str, str]:
     kept = [c for c in frame if not (str(c).endswith(("_low", "_high")) and str(c).rpartition("_")[0] in frame)]
-    return {c: str(c) for c in kept}
+    return {c: str(c).replace("_", " ") for c in kept}
 
 
 def not_run(reason: str, name: str, caption: str) -> Table:
