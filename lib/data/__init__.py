@@ -3,7 +3,7 @@
 from lib.data.chunks import by_chunks
 from lib.data.dataset import DEFAULT_PROMPT, DEFAULT_TEMPLATES, ImageDataset, spread, whole_classes
 from lib.data.digests import THREADS, sha256
-from lib.data.downloads import download, downloads
+from lib.data.downloads import download
 from lib.data.folders import entries
 from lib.data.loading import check, load, names
 from lib.data.shifts import shifted
@@ -16,7 +16,6 @@ __all__ = [
     "by_chunks",
     "check",
     "download",
-    "downloads",
     "entries",
     "load",
     "names",

@@ -87,7 +87,7 @@ def real():
     try:
         path = download("coco500_clip_vit_b16")
     except UserError:
-        address = downloads()["coco500_clip_vit_b16"]["address"]
+        address = downloads.rows()["coco500_clip_vit_b16"]["address"]
         raise UserError(
             f"the file could not be fetched from {address}; with a network, or with the file in the folder that "
             "COMPANION_DOWNLOADS names, this page shows it."

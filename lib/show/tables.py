@@ -55,15 +55,20 @@ def show(
     `frame` (their titles), with columns named like ours; each stands before ours. formats: column -> format spec,
     or one for all, ".2f" by default. A column that the frame lacks is named on stderr.
     """
-    wanted = _without_bounds(frame) if columns is None else columns
+    wanted = _without_bounds(frame) if columns is None else dict(columns)
     for column in set(wanted) - set(frame):
         print(f"The table {name} has no column '{column}'.{nearest(column, frame)}", file=sys.stderr)
-    named = [level for level in frame.index.names if level is not None]
-    cells = {str(level): [str(x) for x in frame.index.get_level_values(level)] for level in named}
-    theirs = None if published is None else published.reindex(frame.index.get_level_values(-1))
+    levels = {k: str(level) for k, level in enumerate(frame.index.names) if level is not None}
+    cells = {level: [str(x) for x in frame.index.get_level_values(k)] for k, level in levels.items()}
+    theirs = pd.DataFrame() if published is None else published.reindex(frame.index.get_level_values(-1))
     for column, heading in wanted.items():
+<<<<<<< HEAD
         spec = formats if isinstance(formats, str) else (formats or {}).get(column, ".2f")
         known = theirs is not None and column in theirs
+=======
+        spec = (formats or {}).get(column, ".2f")
+        known = column in theirs
+>>>>>>> main
         if known:
             cells[f"{heading}, published"] = [number(x, spec) for x in theirs[column]]
         ours = [cell(row, column, spec) for _, row in frame.iterrows()]
@@ -71,7 +76,7 @@ def show(
     return Table(pd.DataFrame(cells), name, caption)
 
 
-def _without_bounds(frame: pd.DataFrame) -> dict[str, str]:
+def _without_bounds(frame: pd.DataFrame) -> dict[Any, str]:
     kept = [c for c in frame if not (str(c).endswith(("_low", "_high")) and str(c).rpartition("_")[0] in frame)]
     return {c: str(c).replace("_", " ") for c in kept}
 
@@ -81,7 +86,7 @@ def not_run(reason: str, name: str, caption: str) -> Table:
     return Table(pd.DataFrame({"not run": [reason]}), name, f"{caption.rstrip('. ')} (not run)")
 
 
-def cell(row: Mapping[str, Any], column: str, spec: str = ".2f") -> str:
+def cell(row: Mapping[Any, Any] | pd.Series, column: str, spec: str = ".2f") -> str:
     """A value with its interval, e.g. "3.61 [3.40, 3.82]"; a dash where there is no number."""
     return estimate((row.get(column, np.nan), row.get(f"{column}_low"), row.get(f"{column}_high")), spec)
 
