@@ -1,7 +1,7 @@
 """Words for the person at the keyboard: the one error that is meant for them, and short notes."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 
@@ -25,17 +25,13 @@ def nearest(name: object, known: Iterable[object]) -> str:
     return " Did you mean " + " or ".join(f"'{by_lower[c]}'" for c in close) + "?"
 
 
-<<<<<<< HEAD
-def one_of(name, value, known):
-    """Raise UserError unless `value`, of the option `name`, is one of `known`: a sequence of str."""
+def one_of(name: str, value: object, known: Collection[str]) -> None:
+    """Raise UserError unless `value`, of the option `name`, is one of `known`."""
     if value not in known:
         raise UserError(f"{name} is {value!r}; choose one of {', '.join(known)}.{nearest(value, known)}")
 
 
-def note(message):
-=======
 def note(message: str) -> None:
->>>>>>> main
     """One line for the person at the keyboard, on stderr, about something that did not stop the run."""
     print(message, file=sys.stderr, flush=True)
 

@@ -1,7 +1,6 @@
 """Where in a model the foreground is read, and how well it finds the object.
 
 The paper chose its features by localisation (appendix A.1) and its code warns that the component has to be checked
-<<<<<<< HEAD
 for each kind of feature. scripts/choose_foreground.py makes that choice for the miniatures, on the train split and
 never on val, and writes it to data/models.csv.
 """
@@ -9,23 +8,14 @@ never on val, and writes it to data/models.csv.
 from collections.abc import Sequence
 from typing import Any
 
-=======
-for each kind of feature. `scripts/choose_foreground.py` makes that choice for the miniatures, on the train split and
-never on val, and writes it to data/models.csv with its score.
-"""
-
->>>>>>> main
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-<<<<<<< HEAD
 from lib.data import ImageDataset
 from lib.errors import UserError, one_of
 from lib.models import Clip
-=======
->>>>>>> main
 from lib.mutual import parts
 
 GROUP = 50  # images that share one decomposition; a class folder of ImageNet's validation set holds 50

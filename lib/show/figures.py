@@ -143,7 +143,6 @@ def scatter(
     return ax
 
 
-<<<<<<< HEAD
 def scatters(frame: pd.DataFrame, x: str, y: str, col: str, xlabel: str = "", ylabel: str = "") -> list[Axes]:
     """A `scatter` for each value of `col`, in two columns."""
     frame = frame.reset_index()
@@ -155,10 +154,7 @@ def scatters(frame: pd.DataFrame, x: str, y: str, col: str, xlabel: str = "", yl
     return axes
 
 
-def name_points(ax: Axes, names: Sequence[str], x: Sequence[float], y: Sequence[float]) -> None:
-=======
 def name_points(ax: Axes, names: Iterable[str], x: Iterable[float], y: Iterable[float]) -> None:
->>>>>>> main
     """Names beside points, in turn to the right and to the left from the lowest to the highest."""
     for k, (py, px, name) in enumerate(sorted(zip(y, x, names, strict=True))):
         shift, side = ((4, 3), "left") if k % 2 else ((-4, 3), "right")

@@ -62,13 +62,8 @@ def show(
     cells = {level: [str(x) for x in frame.index.get_level_values(k)] for k, level in levels.items()}
     theirs = pd.DataFrame() if published is None else published.reindex(frame.index.get_level_values(-1))
     for column, heading in wanted.items():
-<<<<<<< HEAD
         spec = formats if isinstance(formats, str) else (formats or {}).get(column, ".2f")
-        known = theirs is not None and column in theirs
-=======
-        spec = (formats or {}).get(column, ".2f")
         known = column in theirs
->>>>>>> main
         if known:
             cells[f"{heading}, published"] = [number(x, spec) for x in theirs[column]]
         ours = [cell(row, column, spec) for _, row in frame.iterrows()]
