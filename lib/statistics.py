@@ -253,6 +253,23 @@ def correlations(
     return pd.DataFrame(list(lines.values()), index=index)
 
 
+def regressions(table: pd.DataFrame, x: str, y: str, by: str = "family") -> pd.DataFrame:
+    """The least-squares line y = slope x + intercept through the models (lines) of each group, with 95 % intervals.
+
+    Columns models, slope, intercept and the bounds of the last two, by Student's t: over other models. A group of fewer
+    than 3 models has no line.
+    """
+    lines = {}
+    for group, points in table.groupby(by, sort=False):
+        lines[group] = {"models": len(points)}
+        if len(points) >= 3:
+            fit, t = stats.linregress(points[x], points[y]), stats.t.ppf(0.975, len(points) - 2)
+            for name, error in (("slope", fit.stderr), ("intercept", fit.intercept_stderr)):
+                value = getattr(fit, name)
+                lines[group] |= {name: value, f"{name}_low": value - t * error, f"{name}_high": value + t * error}
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(by)
+
+
 def permutation_p(
     x: ArrayLike, y: ArrayLike, method: str = "pearson", seed: int = 0, draws: int = 10_000
 ) -> float:

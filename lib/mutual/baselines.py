@@ -1,27 +1,38 @@
-"""The trained baselines of Tables 1 and 5 on a model's own features: trained once, then found again.
+"""The trained explanations of Tables 1 and 5 on a model's own features: trained once, then found again.
 
 `python -m lib.mutual.baselines ViT-B-16` trains them for a miniature and writes
 data/bestiary/bottlenecks/NAME.safetensors, float16, which the pages read. Where there is no such file, or it belongs
-to other weights or another recipe, they are trained when they are needed and kept in the cache.
+to other weights, other pictures or another recipe, they are trained when they are needed and kept in the store.
+
+Trained as in appendix D: Adam, batches of 64, a rate that falls along a cosine. Seeds are plain numbers instead of
+named streams (`lib.seeds`), because the weights in the repository were drawn so and can be drawn again.
 """
 
 import math
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
+from torch import nn
 from torch.nn import functional as F
 
-from lib import models, store
-from lib.data import load as load_images
-from lib.data import names
-from lib.errors import UserError
+from lib import data, models, store
+from lib.bestiary import training
+from lib.data import ImageDataset
+from lib.errors import UserError, one_of
+from lib.given import Given
+from lib.models import Clip
 from lib.mutual import bottlenecks, foreground
-from lib.paths import DATA
+from lib.mutual.options_regions import RATES, Training
+from lib.paths import ROOT
 
-FOLDER = DATA / "bestiary" / "bottlenecks"
+FOLDER = Path("data/bestiary/bottlenecks")  # below the project's own folder
 METHODS = (
     "standard",
     "standard_embedding",
@@ -32,209 +43,245 @@ METHODS = (
     "mm_protosim_random",
     "feature_maps",
 )
-# At fifty times the published rate as far as 15 epochs over ImageNet, whose epoch has 20,000 batches of 64.
-STEPS = 6000
-RATES = {"scaled": (5e-3, 5e-4), "published": (1e-4, 1e-5)}
+BATCH = 64
 LARGEST = 24e9  # bytes of patch features that are held in memory
+LOOKED_AT = 48  # pictures of a drawn training set that have to be the same
+Baseline = nn.Module | dict[str, torch.Tensor]  # a dict for the label-free CBM, see `bottlenecks.label_free`
 
 
-def recipe(clip, train, facet="default", steps=STEPS, rates="scaled", inner=0, temperature=1.0, hard=False, seed=0):
-    """Everything that decides the trainings: a dict of JSON values, also the options of the functions below.
-
-    facet: "default", where the method itself reads its patch features (`foreground.setting_of`), or "published".
-    inner: q, 0 for the width of the joint space (512 for ViT-B/16, as published). rates: "published", or "scaled":
-    fifty times that, for trainings of few steps. temperature, hard: of MM-ProtoSim's Gumbel softmax.
-    """
-    if facet not in ("default", "published"):
-        raise UserError(f"The facet '{facet}' is unknown; choose 'default' or 'published'.")
-    if steps < 1 or inner < 0:
-        raise UserError(f"steps = {steps} and width = {inner} were given; expected at least 1, and 0 or more.")
-    if rates not in RATES:
-        raise UserError(f"The rates '{rates}' are unknown; choose one of {', '.join(RATES)}.")
-    at = foreground.setting_of(clip, published=facet == "published")
+def recipe(clip: Clip, train: ImageDataset, options: Training = Training(), seed: int = 0) -> dict[str, Any]:
+    """Everything that decides the trainings, but the code: a dict of JSON values."""
+    at = foreground.setting_of(clip, options.foreground)
     return {
         "weights": clip.weights_sha256,
         "feature": at["feature"],
         "layer": at["layer"],
-        "train": train.fingerprint,
-        "classes": store.digest({"classes": train.classes}),
-        "bank": store.digest({"bank": train.bank, "prompt": train.descriptor_prompt}),
-        "steps": steps,
-        "batch": bottlenecks.BATCH,
-        "rates": list(RATES[rates]),
-        "inner": inner or clip.width,
-        "temperature": temperature,
-        "hard": hard,
+        "train": content(train),
+        "classes": store.digest(train.classes),
+        "bank": store.digest([train.bank, train.descriptor_prompt]),
+        "steps": options.steps,
+        "batch": BATCH,
+        "rates": list(RATES[options.rates]),
+        "inner": options.inner or clip.width,
+        "temperature": options.temperature,
+        "hard": options.hard,
         "seed": seed,
     }
 
 
-def train_split(data, folder="", limit=0, seed=0):
-    """The labelled images to train on: those of `folder`, or the train split of the dataset that `data` belongs to.
+def content(train: ImageDataset) -> str:
+    """Digest of training images.
 
-    Raises UserError when there is none, when its classes are others, and for labels that are not known.
+    Drawn ones are known by the pixels of some and the labels of all, since their fingerprint is that of the code that
+    draws them: while that draws the same pictures, trained weights stay valid.
     """
-    if not folder and data.name not in names():
-        raise UserError(f"'{data.name}' has no train split; give the folder of its training images as `train`.")
-    train = load_images(folder or data.name, "val" if folder else "train", seed=seed, images=limit)
-    if train.classes != data.classes:
-        raise UserError(f"The training images have other classes than '{data.name}'; their folders must be the same.")
-    require_labels(train)
+    if hasattr(train.source, "digests"):
+        return train.fingerprint
+    some = {str(i): torch.from_numpy(np.array(train.image(i))) for i in data.spread(train.labels, LOOKED_AT)}
+    return store.digest([store.digest_tensors(some), train.labels.tolist(), train.indices.tolist()])
+
+
+def train_split(given: Given, images: ImageDataset, options: Training) -> ImageDataset:
+    """The images to train on: those of `options.train_data`, or the train split of the run's dataset.
+
+    Raises UserError when there is none, when its classes are others or only one, and without descriptors.
+    """
+    if not options.train_data and images.name not in data.names():
+        raise UserError(
+            f"'{images.name}' has no train split; give the folder of its training images as `train_data`."
+        )
+    split = "val" if options.train_data else "train"
+    train = given.open_images(split, options.train_data, limit=0, images=options.train_limit)
+    if train.classes != images.classes:
+        raise UserError(f"The training images have other classes than '{images.name}'; their folders must be the same.")
+    if len(train.classes) < 2:
+        raise UserError(f"'{images.name}' has a single class, so there is nothing to classify; give two at least.")
     train.require_descriptors(every_class=False)
     return train
-
-
-def require_labels(data):
-    """Raise UserError when an image of `data` has no label, or all have the same."""
-    labels = torch.as_tensor(-1 if data.labels is None else data.labels)
-    if (labels < 0).any():
-        raise UserError(f"'{data.name}' has images without labels, which this needs; put each into its class's folder.")
-    if len(data.classes) < 2:
-        raise UserError(f"'{data.name}' has a single class, so there is nothing to classify; give two at least.")
 
 
 # --- what is read
 
 
-def patch_features(clip, data, recipe, chunk=256):
+def patch_features(
+    clip: Clip, images: ImageDataset, how: dict[str, Any], chunk: int = 256
+) -> tuple[torch.Tensor, tuple[int, int]]:
     """Patch features float16 [n, P, C] on the CPU, and their grid (h, w). Raises UserError for too many."""
-    found, grid = [], None
-    for start in range(0, len(data), chunk):
-        pixels = clip.pixels(data.image(i) for i in range(start, min(start + chunk, len(data))))
-        features, grid = clip.patch_features(pixels, recipe["feature"], recipe["layer"])
-        if 2 * features[0].numel() * len(data) > LARGEST:
-            size = 2 * features[0].numel() * len(data) / 1e9
-            raise UserError(f"The features of {len(data)} images take {size:.0f} GB; give a smaller `train_limit`.")
+    found: list[torch.Tensor] = []
+    grid = (0, 0)
+    for start in range(0, len(images), chunk):
+        pixels = clip.pixels(images.image(i) for i in range(start, min(start + chunk, len(images))))
+        features, grid = clip.patch_features(pixels, how["feature"], how["layer"])
+        size = 2 * features[0].numel() * len(images)
+        if size > LARGEST:
+            raise UserError(
+                f"The features of {len(images)} images take {size / 1e9:.0f} GB; give a smaller `train_limit`."
+            )
         found.append(features.half().cpu())
     return torch.cat(found), grid
 
 
-def train_features(clip, train, recipe):
-    """`patch_features` of the training images, kept in the cache."""
-    about = {k: recipe[k] for k in ("weights", "feature", "layer", "train")}
-    key = {"kind": "patch_features", "n": len(train), "precision": clip.precision, **about}
-
-    def compute():
-        features, grid = patch_features(clip, train, recipe)
-        return {"features": features, "grid": torch.tensor(grid)}
-
-    found = store.tensors(key, compute)
-    return found["features"], tuple(found["grid"].tolist())
+def pooled(features: torch.Tensor) -> torch.Tensor:
+    """Mean over the patches, float32 [n, C]."""
+    return torch.cat([chunk.float().mean(1) for chunk in features.split(1024)])
 
 
-def queries(clip, data, random=False, seed=0):
+def queries(clip: Clip, images: ImageDataset, random: bool = False, seed: int = 0) -> torch.Tensor:
     """Text embeddings of the bank [D, c]; or as many random directions, a control that knows no word."""
-    texts = clip.embed_texts([data.descriptor_prompt.format(text) for text in data.bank])
+    texts = clip.embed_texts([images.descriptor_prompt.format(text) for text in images.bank])
     if not random:
         return texts
     drawn = torch.randn(texts.shape, generator=torch.Generator().manual_seed(seed)).to(texts)
     return F.normalize(drawn, dim=1)
 
 
-def descriptor_targets(data):
+def descriptor_targets(images: ImageDataset) -> torch.Tensor:
     """Which descriptors belong to which class: float [classes, D]."""
-    number = {text: i for i, text in enumerate(data.bank)}
-    wanted = torch.zeros(len(data.classes), len(number))
-    for c, texts in enumerate(data.descriptors):
+    number = {text: i for i, text in enumerate(images.bank)}
+    wanted = torch.zeros(len(images.classes), len(number))
+    for c, texts in enumerate(images.descriptors):
         wanted[c, [number[text] for text in texts]] = 1
     return wanted
 
 
-# --- models
+# --- training
 
 
-def build(method, clip, data, recipe, width):
+def build(method: str, clip: Clip, images: ImageDataset, how: dict[str, Any], width: int) -> nn.Module:
     """An untrained baseline. width: C of its input."""
-    classes, inner = len(data.classes), recipe["inner"]
+    classes, inner = len(images.classes), how["inner"]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe["seed"])
+        torch.manual_seed(how["seed"])
         if method.startswith("standard"):
-            model = bottlenecks.Perceptron(width, classes, inner)
+            model: nn.Module = bottlenecks.Perceptron(width, classes, inner)
         elif method == "feature_maps":
-            model = bottlenecks.Labeler(width, len(data.bank))
+            model = bottlenecks.Labeler(width, len(images.bank))
         else:
-            texts = queries(clip, data, method.endswith("random"), recipe["seed"])
+            texts = queries(clip, images, method.endswith("random"), how["seed"])
             over = "concepts" if "protosim" in method else "tokens"
-            relaxed = (recipe["temperature"], recipe["hard"])
-            model = bottlenecks.Bottleneck(texts, width, classes, inner, over, *relaxed)
+            model = bottlenecks.Bottleneck(texts, width, classes, inner, over, how["temperature"], how["hard"])
     return model.to(clip.device)
 
 
-def train(method, clip, data, recipe):
-    """Train one baseline on the images of `data`: its tensors, float16, by name."""
-    labels = torch.as_tensor(data.labels)
-    features, grid = train_features(clip, data, recipe)
-    epochs = math.ceil(recipe["steps"] / math.ceil(len(data) / recipe["batch"]))
-    options = {"epochs": epochs, "batch_size": recipe["batch"], "rates": recipe["rates"], "seed": recipe["seed"]}
+def fit(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    how: dict[str, Any],
+    loss: Callable[..., torch.Tensor] = F.cross_entropy,
+    draw: Callable[..., torch.Tensor] | None = None,
+) -> nn.Module:
+    """Train `model` in place and return it, ready for inference.
+
+    inputs [n, ...] in any float type, labels [n, ...] as `loss` wants them. how: steps, batch, rates and seed, as in
+    `recipe`. `draw(batch, generator)` changes a batch before it is seen (DropBlock). Raises UserError for a training
+    that diverges.
+    """
+    device, generator = next(model.parameters()).device, torch.Generator().manual_seed(how["seed"])
+    epochs = math.ceil(how["steps"] / math.ceil(len(inputs) / how["batch"]))
+    optimiser = torch.optim.Adam(model.parameters(), lr=how["rates"][0])
+    steps = epochs * math.ceil(len(inputs) / how["batch"])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, how["rates"][1])
+
+    def batches() -> Sequence[torch.Tensor]:
+        return torch.randperm(len(inputs), generator=generator).split(how["batch"])
+
+    def missed(batch: torch.Tensor) -> torch.Tensor:
+        seen = inputs[batch].to(device).float()
+        return loss(model(draw(seen, generator) if draw else seen), labels[batch].to(device))
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(how["seed"])  # the Gumbel noise
+        training.fit(model, batches, missed, optimiser, schedule, epochs)
+    return model.eval().requires_grad_(False)
+
+
+def trained(method: str, clip: Clip, train: ImageDataset, how: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Train one baseline: its tensors by name, float16 on the CPU, as they are kept."""
+    labels: torch.Tensor = torch.as_tensor(train.labels)
+    features, grid = _train_features(clip, train, how)
+    special: dict[str, Any] = {}
     if method == "lf_cbm":
-        similarities = clip.embed_images(data) @ queries(clip, data).T
-        vectors = pooled(features).to(clip.device)
-        return halves(
-            bottlenecks.label_free(vectors, labels.to(clip.device), similarities, len(data.classes), recipe["seed"])
-        )
+        similarities, vectors = clip.embed_images(train) @ queries(clip, train).T, pooled(features).to(clip.device)
+        on = labels.to(clip.device)
+        return _halves(bottlenecks.label_free(vectors, on, similarities, len(train.classes), how["seed"]))
     inputs = features
     if method.startswith("standard"):
-        inputs = pooled(features) if method == "standard" else clip.embed_images(data).cpu()
-    if method == "feature_maps":
-        labels, options["loss"] = descriptor_targets(data)[labels], F.binary_cross_entropy_with_logits
-        options["draw"] = partial(drop, grid=grid)
-    model = build(method, clip, data, recipe, inputs.shape[-1])
-    return halves(bottlenecks.fit(model, inputs, labels, **options).state_dict())
+        inputs = pooled(features) if method == "standard" else clip.embed_images(train).cpu()
+    if method == "feature_maps":  # DropBlock: blocks of half the map's side, one tenth left out
+        labels = descriptor_targets(train)[labels]
+        block = {"grid": grid, "block": max(grid) // 2, "rate": 0.1}
+        special = {"loss": F.binary_cross_entropy_with_logits, "draw": partial(_dropped, **block)}
+    model = build(method, clip, train, how, inputs.shape[-1])
+    return _halves(fit(model, inputs, labels, how, **special).state_dict())
 
 
-def drop(maps, generator, grid, rate=0.1):
-    """DropBlock as published: blocks of half the map's side, one tenth left out."""
-    return bottlenecks.drop_block(maps, grid, max(grid) // 2, rate, generator)
+def _dropped(maps: torch.Tensor, generator: torch.Generator, **block: Any) -> torch.Tensor:
+    return bottlenecks.drop_block(maps, generator=generator, **block)
 
 
-def pooled(features):
-    """Mean over the patches, float32 [n, C]."""
-    return torch.cat([chunk.float().mean(1) for chunk in features.split(1024)])
+def _train_features(clip: Clip, train: ImageDataset, how: dict[str, Any]) -> tuple[torch.Tensor, tuple[int, int]]:
+    """`patch_features` of the training images, kept in the store."""
+    key = {"kind": "patch_features", "model": clip.decides, **{k: how[k] for k in ("feature", "layer", "train")}}
+
+    def compute() -> dict[str, torch.Tensor]:
+        features, grid = patch_features(clip, train, how)
+        return {"features": features, "grid": torch.tensor(grid)}
+
+    found = store.tensors(key, compute)
+    return found["features"], tuple(found["grid"].tolist())
 
 
-def halves(state):
-    """Tensors as they are kept: float16 on the CPU."""
+def _halves(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {k: (v.half() if v.is_floating_point() else v).detach().cpu() for k, v in state.items()}
 
 
-def tensors(method, clip, train_data, recipe):
-    """The trained tensors of a baseline: from the repository, from the cache, or trained now."""
-    path = FOLDER / f"{clip.name}.safetensors"
+# --- found again
+
+
+def tensors(method: str, clip: Clip, train: ImageDataset, how: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The trained tensors of a baseline: from the repository, from the store, or trained now."""
+    path = ROOT / FOLDER / f"{clip.name}.safetensors"
     if path.is_file():
         with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get(method) == store.digest(recipe):
+            if (file.metadata() or {}).get("recipe") == store.digest(how):
                 names = [name for name in file.keys() if name.partition(".")[0] == method]
                 return {name.partition(".")[2]: file.get_tensor(name) for name in names}
-    key = {"kind": "bottlenecks", "method": method, **recipe}
-    return store.tensors(key, lambda: train(method, clip, train_data, recipe))
+    key = {"kind": "bottlenecks", "method": method, "model": clip.decides, **how}
+    return store.tensors(key, lambda: trained(method, clip, train, how))
 
 
-def load(method, clip, train_data, recipe):
-    """A trained baseline, float32 on the model's device: a module, or the dict of `bottlenecks.label_free`."""
-    if method not in METHODS:
-        raise UserError(f"The baseline '{method}' is unknown; choose one of {', '.join(METHODS)}.")
-    state = {k: v.float() if v.is_floating_point() else v for k, v in tensors(method, clip, train_data, recipe).items()}
+def load(method: str, clip: Clip, train: ImageDataset, how: dict[str, Any]) -> Any:
+    """A trained `Baseline`, float32 on the model's device."""
+    one_of("the baseline", method, METHODS)
+    state = {k: v.float() if v.is_floating_point() else v for k, v in tensors(method, clip, train, how).items()}
     if method == "lf_cbm":
         return {k: v.to(clip.device) for k, v in state.items()}
     first = {"feature_maps": "names.weight"}.get(method, "hidden.weight" if "standard" in method else "keys.weight")
-    model = build(method, clip, train_data, recipe, state[first].shape[1])
+    model = build(method, clip, train, how, state[first].shape[1])
     model.load_state_dict(state)
     return model.eval().requires_grad_(False)
 
 
-def main(names):
+def opened(
+    given: Given, clip: Clip, images: ImageDataset, options: Training, methods: Sequence[str] = METHODS
+) -> tuple[dict[str, Any], dict[str, Any], ImageDataset]:
+    """What an observation needs: trained baselines by name, their recipe, and what they were trained on."""
+    train = train_split(given, images, options)
+    given.open_file(str(FOLDER / f"{clip.name}.safetensors"))  # noted even where there is none yet
+    how = recipe(clip, train, options, given.seed)
+    return {method: load(method, clip, train, how) for method in methods}, how, train
+
+
+def main(names: Sequence[str]) -> None:
     """Train every baseline for the miniatures `names` and write them into the repository's folder."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
     for name in names:
-        clip, data = models.load(name), load_images("bestiary", "train")
-        how, found = recipe(clip, data), {}
+        clip, train = models.load(name), data.load("bestiary", "train")
+        how, found = recipe(clip, train), {}
         for method in METHODS:
-            found |= {f"{method}.{k}": v.contiguous() for k, v in tensors(method, clip, data, how).items()}
+            found |= {f"{method}.{k}": v.contiguous() for k, v in trained(method, clip, train, how).items()}
             print(name, method, flush=True)
-        about = {method: store.digest(how) for method in METHODS}
-        part = FOLDER / f".{name}.part"
-        save_file(found, part, metadata=about)
-        part.replace(FOLDER / f"{name}.safetensors")
+        store.replace(ROOT / FOLDER / f"{name}.safetensors", save(found, metadata={"recipe": store.digest(how)}))
 
 
 if __name__ == "__main__":

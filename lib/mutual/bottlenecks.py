@@ -1,12 +1,9 @@
 """Trained explanations to compare with: MM-CBM, MM-ProtoSim, Feature Maps, a label-free CBM, and a plain classifier.
 
 All read the same frozen patch features [n, P, C] of an image and the same text embeddings [D, c] of the descriptors.
-Adapted by Sammani & Deligiannis (2024), appendix D, whose recipe is the default: Adam, batches of 64, learning rate
-1e-4 falling along a cosine to 1e-5. What the appendix does not say (epochs, the loss, the labeler's depth, DropBlock's
-block and rate, the Gumbel noise at inference) is an argument here.
+Adapted by Sammani & Deligiannis (2024), appendix D. How they are trained is in `baselines`; what the appendix does not
+say (the labeler's depth, DropBlock's block and rate, the Gumbel noise at inference) is an argument here.
 """
-
-import math
 
 import torch
 from torch import nn
@@ -15,7 +12,6 @@ from torch.nn import functional as F
 from lib.errors import UserError
 
 OVER = ("tokens", "concepts")
-BATCH, RATES = 64, (1e-4, 1e-5)
 CUTOFF = 0.45  # label-free CBM: a concept that its projection predicts worse than this is left out
 
 
@@ -28,7 +24,16 @@ class Bottleneck(nn.Module):
     `hard`). U = sigmoid(w (A K)), and a linear classifier on U. Appendix D.1 and D.3.
     """
 
-    def __init__(self, texts, width, classes, inner=512, over="tokens", temperature=1.0, hard=False):
+    def __init__(
+        self,
+        texts: torch.Tensor,
+        width: int,
+        classes: int,
+        inner: int = 512,
+        over: str = "tokens",
+        temperature: float = 1.0,
+        hard: bool = False,
+    ):
         super().__init__()
         if over not in OVER:
             raise UserError(f"Attention over '{over}' was asked for; choose one of {', '.join(OVER)}.")
@@ -39,7 +44,7 @@ class Bottleneck(nn.Module):
         self.queries, self.keys = nn.Linear(texts.shape[1], inner), nn.Linear(width, inner)
         self.evidence, self.classifier = nn.Linear(inner, 1), nn.Linear(len(texts), classes)
 
-    def attention(self, features):
+    def attention(self, features: torch.Tensor) -> torch.Tensor:
         """Where each descriptor looks: float [n, D, P].
 
         Q K^T is multiplied out so that the patches are projected once a descriptor, never to q numbers each.
@@ -53,11 +58,11 @@ class Bottleneck(nn.Module):
             return F.gumbel_softmax(scores, self.temperature, self.hard, dim=1)
         return (scores / self.temperature).softmax(dim=1)
 
-    def evidence_map(self, features):
+    def evidence_map(self, features: torch.Tensor) -> torch.Tensor:
         """What is read from each patch, one number whatever the descriptor: K w, float [n, P]."""
         return (features @ (self.evidence.weight @ self.keys.weight)[0]) + self.evidence.weight[0] @ self.keys.bias
 
-    def concepts(self, features):
+    def concepts(self, features: torch.Tensor) -> torch.Tensor:
         """How much of each descriptor there is: U in (0, 1), float [n, D].
 
         w (A K) = A (K w): the descriptors differ in where they look, not in what they look for.
@@ -65,7 +70,7 @@ class Bottleneck(nn.Module):
         amounts = self.attention(features) @ self.evidence_map(features)[..., None]
         return torch.sigmoid(amounts[..., 0] + self.evidence.bias)
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Logits [n, classes] from patch features [n, P, C]."""
         return self.classifier(self.concepts(features))
 
@@ -73,61 +78,26 @@ class Bottleneck(nn.Module):
 class Perceptron(nn.Module):
     """The "standard" classifier of appendix D: one hidden layer of `inner` units on one vector an image [n, C]."""
 
-    def __init__(self, width, classes, inner=512):
+    def __init__(self, width: int, classes: int, inner: int = 512):
         super().__init__()
         self.hidden, self.classifier = nn.Linear(width, inner), nn.Linear(inner, classes)
 
-    def forward(self, vectors):
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         return self.classifier(F.relu(self.hidden(vectors)))
 
 
 class Labeler(nn.Module):
     """Names what a masked mean of patch features shows: a linear layer [n, C] -> [n, D] (appendix D.2)."""
 
-    def __init__(self, width, concepts):
+    def __init__(self, width: int, concepts: int):
         super().__init__()
         self.names = nn.Linear(width, concepts)
 
-    def forward(self, vectors):
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         return self.names(vectors)
 
 
-# --- training
-
-
-def fit(model, inputs, labels, epochs, batch_size=BATCH, rates=RATES, seed=0, loss=F.cross_entropy, draw=None):
-    """Train `model` in place and return it, ready for inference.
-
-    inputs [n, ...] in any float type, labels [n, ...] as `loss` wants them. Adam from rates[0] along a cosine to
-    rates[1], a step a batch. `draw(batch, generator)` changes a batch before it is seen (DropBlock). Raises UserError
-    for labels that do not fit and a training that diverges.
-    """
-    if len(inputs) != len(labels) or not len(inputs):
-        raise UserError(
-            f"{len(inputs)} inputs and {len(labels)} labels were given; expected as many, and at least one."
-        )
-    device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(model.parameters(), lr=rates[0])
-    steps = max(1, epochs * math.ceil(len(inputs) / batch_size))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, rates[1])
-    model.train()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)  # the Gumbel noise
-        for _ in range(epochs):
-            for batch in torch.randperm(len(inputs), generator=generator).split(batch_size):
-                seen = inputs[batch].to(device).float()
-                found = loss(model(draw(seen, generator) if draw else seen), labels[batch].to(device))
-                if not torch.isfinite(found):
-                    raise UserError("The training diverged; check the features for NaN, or give a lower rate.")
-                optimiser.zero_grad(set_to_none=True)
-                found.backward()
-                optimiser.step()
-                schedule.step()
-    return model.eval().requires_grad_(False)
-
-
-def predict(model, inputs, batch_size=256):
+def predict(model: nn.Module, inputs: torch.Tensor, batch_size: int = 256) -> torch.Tensor:
     """model(inputs), a batch at a time: float [n, ...] on the model's device."""
     device = next(model.parameters()).device
     with torch.inference_mode():
@@ -137,7 +107,9 @@ def predict(model, inputs, batch_size=256):
 # --- Feature Maps
 
 
-def drop_block(maps, grid, block, rate, generator):
+def drop_block(
+    maps: torch.Tensor, grid: tuple[int, int], block: int, rate: float, generator: torch.Generator
+) -> torch.Tensor:
     """Masked mean of patch features with square blocks of the map left out: [n, P, C] -> [n, C].
 
     Each block of `block` x `block` patches is left out with a probability that leaves 1 - `rate` of the map on average
@@ -153,7 +125,7 @@ def drop_block(maps, grid, block, rate, generator):
     return masked_mean(maps, kept)
 
 
-def masked_mean(features, weights):
+def masked_mean(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Mean of patches [n, P, C] with weights [n, P] or [n, k, P]: [n, C] or [n, k, C], zero where none is kept."""
     total = weights.sum(-1, keepdim=True)
     single = weights.ndim == 2
@@ -161,7 +133,9 @@ def masked_mean(features, weights):
     return (summed[:, 0] if single else summed) / total.clamp(min=1e-12)
 
 
-def prominent_channels(features, count=5, threshold=0.9):
+def prominent_channels(
+    features: torch.Tensor, count: int = 5, threshold: float = 0.9
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Feature Maps' parts: the channels of highest norm over the patches, each where it is near its maximum.
 
     features [n, P, C] -> regions bool [n, count, P] (scaled to 0..1 over the patches, at least `threshold`), channels
@@ -175,7 +149,7 @@ def prominent_channels(features, count=5, threshold=0.9):
     return near_maximum(maps, threshold), channels
 
 
-def near_maximum(maps, threshold):
+def near_maximum(maps: torch.Tensor, threshold: float) -> torch.Tensor:
     """Where maps [..., P], scaled to 0..1 over the patches, reach `threshold`: bool; nowhere in a constant map."""
     if not 0 < threshold <= 1:
         raise UserError(f"threshold = {threshold} was given; expected more than 0, at most 1.")
@@ -186,7 +160,7 @@ def near_maximum(maps, threshold):
 # --- what a bottleneck explains
 
 
-def contributions(model, features):
+def contributions(model: Bottleneck, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What each descriptor adds to the predicted class, U * w [n, D]; that class, [n]; the attention, [n, D, P]."""
     with torch.inference_mode():
         features = features.to(next(model.parameters()).device).float()
@@ -198,13 +172,15 @@ def contributions(model, features):
 # --- label-free CBM (Oikarinen et al. 2023)
 
 
-def cubed_cosine(found, wanted):
+def cubed_cosine(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Cosine of the cubed, centred columns of two matrices [n, D]: float [D] (equation 2 there)."""
     one, other = ((x - x.mean(0)) ** 3 for x in (found, wanted))
     return (one * other).sum(0) / (one.norm(dim=0) * other.norm(dim=0)).clamp(min=1e-12)
 
 
-def project(vectors, wanted, steps=1000, rate=1e-3, seed=0):
+def project(
+    vectors: torch.Tensor, wanted: torch.Tensor, steps: int = 1000, rate: float = 1e-3, seed: int = 0
+) -> torch.Tensor:
     """Linear map [C, D] whose outputs vary over the images like `wanted` [n, D]: Adam on `cubed_cosine`."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(vectors.shape[1], wanted.shape[1], generator=generator) / vectors.shape[1] ** 0.5
@@ -218,7 +194,14 @@ def project(vectors, wanted, steps=1000, rate=1e-3, seed=0):
     return weight.detach()
 
 
-def sparse_classifier(amounts, labels, classes, penalty=7e-4, mix=0.99, steps=500):
+def sparse_classifier(
+    amounts: torch.Tensor,
+    labels: torch.Tensor,
+    classes: int,
+    penalty: float = 7e-4,
+    mix: float = 0.99,
+    steps: int = 500,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Multinomial logistic regression with an elastic net: weight [D, classes], bias [classes].
 
     Minimises mean cross-entropy + penalty * (mix |W|_1 + (1 - mix)/2 |W|^2) by accelerated proximal gradient (Beck &
@@ -242,7 +225,15 @@ def sparse_classifier(amounts, labels, classes, penalty=7e-4, mix=0.99, steps=50
     return weight[:-1], weight[-1]
 
 
-def label_free(vectors, labels, similarities, classes, seed=0, cutoff=CUTOFF, penalty=7e-4):
+def label_free(
+    vectors: torch.Tensor,
+    labels: torch.Tensor,
+    similarities: torch.Tensor,
+    classes: int,
+    seed: int = 0,
+    cutoff: float = CUTOFF,
+    penalty: float = 7e-4,
+) -> dict[str, torch.Tensor]:
     """A label-free CBM: dict of project [C, D'], mean and std [D'], weight [D', classes], bias, kept bool [D].
 
     vectors [n, C]: one an image, of the backbone; similarities [n, D]: CLIP's of each image and descriptor, which
@@ -262,12 +253,12 @@ def label_free(vectors, labels, similarities, classes, seed=0, cutoff=CUTOFF, pe
     return {"project": weight[:, kept], "mean": mean, "std": std, "weight": head, "bias": bias, "kept": kept}
 
 
-def label_free_logits(model, vectors):
+def label_free_logits(model: dict[str, torch.Tensor], vectors: torch.Tensor) -> torch.Tensor:
     """Logits [n, classes] of what `label_free` returns."""
     return (vectors @ model["project"] - model["mean"]) / model["std"] @ model["weight"] + model["bias"]
 
 
-def _require_features(features, width, finite=True):
+def _require_features(features: torch.Tensor, width: int, finite: bool = True) -> None:
     if features.ndim != 3 or features.shape[2] != width:
         raise UserError(f"Patch features {list(features.shape)} were given; expected [images, patches, {width}].")
     if finite and not torch.isfinite(features).all():  # a training says so itself, at a fraction of the cost

@@ -8,20 +8,25 @@ the area under its L + 1 points is the result; followed by the accuracy instead,
 accuracy increase.
 
 The published magnitudes (3.385 over L = 5 steps is 2.5 x 0.27 a step) fit an area that is *not* divided by the number
-of steps: `area` does so by default. The kernel of the blur, what is blurred when insertion starts, and what happens
-to an image with fewer than L parts are not stated; they are arguments here.
+of steps, as in `area`. The kernel of the blur, what is blurred when insertion starts, and what happens to an image with
+fewer than L parts are not stated; they are arguments here.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 from torch.nn import functional as F
 
+from lib import seeds
 from lib.errors import UserError
 
 SCORE_SCALE = 2.5  # CLIPScore's constant; caption of the paper's figure A7
+# which way is good: a higher value (+1) or a lower one (-1)
+MEASURES = {"deletion": -1, "insertion": 1, "acc_drop": -1, "acc_inc": 1}
 CHOICES = {
     "rank": ("product", "part", "descriptor", "given"),
     "score": ("cosine", "probability"),
@@ -32,7 +37,7 @@ CHOICES = {
 }
 
 
-def require(**chosen):
+def require(**chosen: str) -> None:
     """Raise UserError for an option that is not among its `CHOICES`."""
     for name, value in chosen.items():
         if value not in CHOICES[name]:
@@ -42,7 +47,7 @@ def require(**chosen):
 # --- images between intact and blurred
 
 
-def kernel_width(side, share=1.2):
+def kernel_width(side: int, share: float = 1.2) -> int:
     """The odd width in pixels of a Gaussian kernel that spans `share` of an image's side."""
     if not 0 < share < 1.9:
         raise UserError(
@@ -51,7 +56,7 @@ def kernel_width(side, share=1.2):
     return 2 * int(share * side / 2) + 1
 
 
-def blurred(pixels, kernel=11):
+def blurred(pixels: torch.Tensor, kernel: int = 11) -> torch.Tensor:
     """Images uint8 [n, 3, S, S] under a Gaussian blur of `kernel` pixels (odd), on their device.
 
     The standard deviation is OpenCV's for such a kernel, from 9 pixels on 0.3 ((kernel - 1) / 2 - 1) + 0.8; the
@@ -66,33 +71,33 @@ def blurred(pixels, kernel=11):
     return smooth.round().clamp(0, 255).to(torch.uint8)
 
 
-def ranked(regions, scores):
+def ranked(regions: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Regions bool [n, L, h, w] by descending `scores` [n, L], the empty ones last; and the order, int64 [n, L]."""
     shown = regions.flatten(2).any(2)
     order = scores.masked_fill(~shown, -torch.inf).argsort(dim=1, descending=True, stable=True)
     return regions.gather(1, order[:, :, None, None].expand_as(regions)), order
 
 
-def rank_scores(image, parts, texts, rule="product"):
+def rank_scores(image: torch.Tensor, parts: torch.Tensor, texts: torch.Tensor, rank: str = "product") -> torch.Tensor:
     """How important each region is: float [n, L].
 
     image [n, c], parts [n, L, c] (embedding of each region's prompts), texts [n, L, c] (of its descriptor).
     "product": cos(image, part) x cos(image, descriptor) (appendix E); "part" or "descriptor": one of the two;
     "given": as they come.
     """
-    require(rank=rule)
+    require(rank=rank)
     by_part = F.cosine_similarity(image[:, None], parts, dim=2)
     by_text = F.cosine_similarity(image[:, None], texts, dim=2)
     given = -torch.arange(parts.shape[1], device=parts.device).expand(parts.shape[:2]).float()
-    return {"product": by_part * by_text, "part": by_part, "descriptor": by_text, "given": given}[rule]
+    return {"product": by_part * by_text, "part": by_part, "descriptor": by_text, "given": given}[rank]
 
 
-def cumulative(regions):
+def cumulative(regions: torch.Tensor) -> torch.Tensor:
     """What the first 0, 1, ... L regions cover together: bool [n, L + 1, h, w]."""
     return torch.cat([torch.zeros_like(regions[:, :1]), regions.cumsum(1) > 0], dim=1)
 
 
-def blur_masks(covered, start="whole"):
+def blur_masks(covered: torch.Tensor, start: str = "whole") -> tuple[torch.Tensor, torch.Tensor]:
     """Where the image is blurred at each step of deletion, and of insertion: bool [n, L + 1, h, w] twice.
 
     covered: from `cumulative`. Insertion starts from the image blurred as a "whole", or only in the explanation's
@@ -100,6 +105,9 @@ def blur_masks(covered, start="whole"):
     """
     require(start=start)
     return covered, ~covered if start == "whole" else covered[:, -1:] & ~covered
+
+
+# --- what the classifier says of them
 
 
 @dataclass
@@ -114,12 +122,16 @@ class Path:
     probability: np.ndarray
     winner: np.ndarray
 
-    def correct(self, labels):
-        """Whether the winner is each image's label, int [n]: float [n, K]."""
-        return (self.winner == np.asarray(labels)[:, None]).astype(float)
 
-
-def follow(pixels, masks, classify, targets, kernel=11, scale=100.0, batch_size=64):
+def follow(
+    pixels: torch.Tensor,
+    masks: Sequence[torch.Tensor],
+    classify: Callable[[torch.Tensor], torch.Tensor],
+    targets: Sequence[int] | np.ndarray,
+    kernel: int = 11,
+    scale: float = 100.0,
+    batch_size: int = 64,
+) -> list[Path]:
     """A `Path` for each of `masks`, each different image classified once.
 
     pixels uint8 [n, 3, S, S]; masks: list of bool [n, K, h, w], where to blur; classify: function from uint8 [m, 3,
@@ -136,12 +148,11 @@ def follow(pixels, masks, classify, targets, kernel=11, scale=100.0, batch_size=
     grown = torch.cat([F.interpolate(mask.to(pixels.device, torch.uint8), side) for mask in masks], 1).bool()
     image, mask, where = distinct(grown)
     soft, score, probability, winner = blurred(pixels, kernel), [], [], []
-    targets = torch.as_tensor(targets, device=pixels.device)
+    wanted = torch.as_tensor(targets, device=pixels.device)
     for chunk in torch.arange(len(image), device=pixels.device).split(batch_size):
         i = image[chunk]
-        shown = torch.where(mask[chunk, None], soft[i], pixels[i])
-        cosines = classify(shown).float()
-        target = targets[i].to(cosines.device)[:, None]
+        cosines = classify(torch.where(mask[chunk, None], soft[i], pixels[i])).float()
+        target = wanted[i].to(cosines.device)[:, None]
         score.append(SCORE_SCALE * cosines.gather(1, target)[:, 0])
         probability.append((scale * cosines).softmax(1).gather(1, target)[:, 0])
         winner.append(cosines.argmax(1))
@@ -150,79 +161,89 @@ def follow(pixels, masks, classify, targets, kernel=11, scale=100.0, batch_size=
     return [Path(*parts) for parts in zip(*found, strict=True)]
 
 
-def distinct(masks):
+def distinct(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
     """The different masks of each image: image int64 [m], mask bool [m, S, S], and where each went, int [n, K]."""
     n, steps = masks.shape[:2]
     bits = np.packbits(masks.flatten(2).cpu().numpy(), axis=2)
     numbers = np.repeat(np.arange(n, dtype=np.uint32), steps).view(np.uint8).reshape(n, steps, 4)
     rows = np.ascontiguousarray(np.concatenate([numbers, bits], axis=2).reshape(n * steps, -1))
     _, first, where = np.unique(rows.view(f"V{rows.shape[1]}")[:, 0], return_index=True, return_inverse=True)
-    first = torch.from_numpy(first).to(masks.device)
-    return first // steps, masks.flatten(0, 1)[first], where.reshape(n, steps)
+    picked = torch.from_numpy(first).to(masks.device)
+    return picked // steps, masks.flatten(0, 1)[picked], where.reshape(n, steps)
 
 
 # --- areas
 
 
-def area(curves, shown=None, short="hold", unit=False):
-    """Area under each curve [n, L + 1] by the trapezoidal rule with steps of 1: float [n].
+def area(curves: np.ndarray, shown: np.ndarray | None = None, short: str = "hold") -> np.ndarray:
+    """Area under each curve [..., L + 1] by the trapezoidal rule with steps of 1: float [...].
 
-    shown int [n]: how many regions each image has. `short` "hold": an image with fewer than L stays where it is, so
-    that all have L intervals; "stop": its curve ends there, and so it has less area whatever its values. `unit`:
-    divided by the number of intervals.
+    shown int [...]: how many regions each image has. `short` "hold": an image with fewer than L stays where it is, so
+    that all have L intervals; "stop": its curve ends there, and so it has less area whatever its values.
     """
     require(short=short)
     curves = np.asarray(curves, float)
-    pieces = (curves[:, 1:] + curves[:, :-1]) / 2
+    pieces = (curves[..., 1:] + curves[..., :-1]) / 2
     if short == "hold":
-        return pieces.mean(1) if unit else pieces.sum(1)
+        return pieces.sum(-1)
     if shown is None:
         raise UserError("Curves that stop need `shown`, the number of regions of each image.")
-    counted = np.arange(pieces.shape[1]) < np.asarray(shown)[:, None]
-    total = (pieces * counted).sum(1)
-    return np.where(counted.any(1), total / np.maximum(counted.sum(1), 1), np.nan) if unit else total
+    return (pieces * (np.arange(pieces.shape[-1]) < np.asarray(shown)[..., None])).sum(-1)
 
 
-def normalised(curves, intact, blurred):
-    """The mean of a curve after each step, on a scale where the blurred image is 0 and the intact one 1.
+def measures(
+    steps: pd.DataFrame, score: str = "cosine", short: str = "hold", correct: str = "label"
+) -> pd.DataFrame:
+    """The four `MEASURES` of each explanation of each image, from a table of steps: a line for each two curves.
 
-    curves [..., L + 1], intact and blurred [...] -> [...]; nan where the two are equal. The first point is left out
-    since no explanation can change it: a deletion that empties the score at once reaches 0, an insertion that fills
-    it at once 1.
+    steps: what `observe_regions.table1` sees, the steps of a curve one below the other, deletion before insertion.
+    score: follow 2.5 x "cosine", or the "probability". correct: the accuracy of the AccDrop and AccInc is against the
+    "label", or against what the model "predicted" of the intact image, which needs no labels. short: see `area`.
+    area: the share of the image (%) that all regions cover. Paper, Table 1 and appendix E.
     """
-    span = np.asarray(intact, float) - blurred
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(span != 0, (np.asarray(curves, float)[..., 1:].mean(-1) - blurred) / span, np.nan)
+    require(score=score, short=short, correct=correct)
+    points = int(steps["step"].max()) + 1
+    lines = steps.iloc[:: 2 * points].drop(columns=["direction", "step", *FOLLOWED]).reset_index(drop=True)
+    columns = {"deletion": FOLLOWED[CHOICES["score"].index(score)], "acc_drop": f"is_{correct}"}
+    found = {"area": steps["covered"].to_numpy().reshape(-1, 2, points)[:, 0, -1]}
+    for (first, second), column in zip((("deletion", "insertion"), ("acc_drop", "acc_inc")), columns.values()):
+        areas = area(steps[column].to_numpy().reshape(-1, 2, points), lines["shown"].to_numpy()[:, None], short)
+        found |= {first: areas[:, 0], second: areas[:, 1]}
+    return lines.assign(**found)
 
 
 # --- controls
 
 
-def shifted(regions, seed=0):
+def shifted(regions: torch.Tensor, images: Sequence[int] | np.ndarray, seed: int = 0) -> torch.Tensor:
     """Every image's regions moved together to a random other place, around the borders: same areas, same shapes.
 
-    regions bool [n, L, h, w]. Raises UserError for a grid of one cell, which has no other place.
+    regions bool [n, L, h, w]; images int [n]: their numbers, each of which has its own draw. Raises UserError for a
+    grid of one cell, which has no other place.
     """
     h, w = regions.shape[2:]
     if h * w < 2:
         raise UserError("Regions on a grid of one cell cannot be moved; give a finer one.")
-    drawn = np.random.default_rng([seed, 71]).integers(1, h * w, len(regions))
-    return torch.stack([r.roll((int(k) // w, int(k) % w), dims=(1, 2)) for r, k in zip(regions, drawn, strict=True)])
+    drawn = [int(seeds.rng(seed, "shifted", i).integers(1, h * w)) for i in images]
+    return torch.stack([r.roll((k // w, k % w), dims=(1, 2)) for r, k in zip(regions, drawn, strict=True)])
 
 
-def scattered(regions, seed=0):
-    """Every image's cells exchanged at random: same areas and overlaps, no shape. regions bool [n, L, h, w]."""
-    rng, cells = np.random.default_rng([seed, 72]), regions.shape[2] * regions.shape[3]
-    order = torch.from_numpy(rng.permuted(np.tile(np.arange(cells), (len(regions), 1)), axis=1)).to(regions.device)
-    return regions.flatten(2).gather(2, order[:, None].expand(-1, regions.shape[1], -1)).view_as(regions)
+def scattered(regions: torch.Tensor, images: Sequence[int] | np.ndarray, seed: int = 0) -> torch.Tensor:
+    """Every image's cells exchanged at random: same areas and overlaps, no shape. Arguments as of `shifted`."""
+    cells = regions.shape[2] * regions.shape[3]
+    order = np.stack([seeds.rng(seed, "scattered", i).permutation(cells) for i in images])
+    where = torch.from_numpy(order).to(regions.device)[:, None].expand(-1, regions.shape[1], -1)
+    return regions.flatten(2).gather(2, where).view_as(regions)
 
 
-def control(regions, kind="shifted", seed=0):
+def control(
+    regions: torch.Tensor, images: Sequence[int] | np.ndarray, random_regions: str = "shifted", seed: int = 0
+) -> torch.Tensor:
     """Area-matched random regions: `shifted` or `scattered`."""
-    require(random_regions=kind)
-    return shifted(regions, seed) if kind == "shifted" else scattered(regions, seed)
+    require(random_regions=random_regions)
+    return {"shifted": shifted, "scattered": scattered}[random_regions](regions, images, seed)
 
 
-def covered_share(regions):
+def covered_share(regions: torch.Tensor) -> torch.Tensor:
     """Share of the image that the first 0, 1, ... L regions cover: float [n, L + 1]."""
     return cumulative(regions).float().mean((2, 3))

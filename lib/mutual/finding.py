@@ -60,11 +60,12 @@ def find_all(
     clip: Clip,
     images: ImageDataset,
     options: Options = DEFAULTS,
-    methods: Sequence[str] = PART_METHODS,
+    methods: Sequence[str] = (),
     seed: int = 0,
     keep_maps: bool = True,
 ) -> dict[str, Parts]:
-    """The parts of every image by each method. keep_maps: False leaves the label maps out."""
+    """The parts of every image by each method, by default those of the options. keep_maps: False leaves maps out."""
+    methods = methods or options.methods
     chunks = list(find_chunks(clip, images, options, methods, seed, keep_maps))
     back = np.argsort(np.concatenate([indices for indices, _ in chunks]))
     whole = {}

@@ -5,8 +5,6 @@ patch grid. spectral "class" treats the images given as one class and decomposes
 code); "image" decomposes each alone (the paper's affinity matrix f fᵀ has the same eigenvectors).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from scipy import ndimage
@@ -110,22 +108,19 @@ def dense_crf(
     return torch.from_numpy(refined).to(mask.device)
 
 
-def pca_parts(features: Tensor, mask: Tensor, parts: int = 5, signs: Sequence[float] | None = None) -> Tensor:
+def pca_parts(features: Tensor, mask: Tensor, parts: int = 5) -> Tensor:
     """Give each foreground patch the principal component on which it scores highest.
 
     features [B, P, C], mask bool [B, h, w] -> int64 [B, h, w], -1 outside the mask. The components are fitted
     on all foreground patches together and each is scaled to 0..1 (paper section 3.1). The direction of a
-    component is arbitrary but decides who scores highest: as in scikit-learn, the largest weight is positive;
-    `signs` (+1 or -1 for each part) turns components round to see what hangs on it. Never more components
-    than patches.
+    component is arbitrary but decides who scores highest: as in scikit-learn, the largest weight is positive.
+    Never more components than patches.
     """
     rows = _foreground_rows(features, mask, parts)
     centred = rows - rows.mean(dim=0)
     vectors, values, axes = _decompose(centred[None], min(parts, *rows.shape))
     largest = axes[0].gather(0, axes[0].abs().argmax(dim=0, keepdim=True))
     scores = vectors[0] * values[0] * torch.where(largest < 0, -1.0, 1.0)
-    if signs is not None:
-        scores = scores * torch.tensor(signs, device=scores.device)[: scores.shape[1]]
     return _label_map(_scaled(scores, dim=0).argmax(dim=1), mask)
 
 

@@ -29,10 +29,15 @@ def random_match_input(seed, images=4, parts=4, bank=30):
     return tuple(map(torch.from_numpy, arrays))
 
 
+def matched(similarity, fit, present, how="transport", top=500):
+    candidate = matching.relevant(fit, matching.candidates(similarity, present, top))
+    return matching.match(similarity, present, candidate, how)
+
+
 @given(st.integers(1, 15), st.integers(1, 60), st.data())
-def test_order_of_the_measures(n, m, data):
+def test_order_of_the_readings(n, m, data):
     k = data.draw(st.integers(1, min(n, m)))
-    released, definition, consistent = (float(inf.information(n, m, k, measure)) for measure in inf.MEASURES)
+    released, definition, consistent = (float(inf.shared_information(n, m, k, reading)) for reading in inf.READINGS)
     assert 0 <= consistent <= np.log(min(n, m)) + 1e-12
     assert np.isclose(released - definition, 2 * consistent)
     assert consistent <= definition + 1e-9  # k² <= n·m
@@ -45,7 +50,7 @@ def test_curves_fall_to_zero_and_are_positive_up_to_the_last_hit(seed):
     filled = inf.padded(curves, length=11)
     assert (np.diff(filled, axis=1) <= 0).all() and (filled[:, -1] == 0).all()
     # ln(N·M·K) is 0 for the one case N = M = K = 1 too
-    n, m, _ = inf.overlap_counts(vision, language)
+    n, m = (vision >= 0).sum(1), (language >= 0).sum(1)
     clear = n * m > 1
     assert ((filled > 0).sum(axis=1) == inf.last_hit(vision, language))[clear].all()
     assert ((~np.isnan(curves)).sum(axis=1) == n + 1).all()
@@ -55,9 +60,9 @@ def test_curves_fall_to_zero_and_are_positive_up_to_the_last_hit(seed):
 def test_information_does_not_depend_on_the_descriptors_numbers(seed):
     vision, language = random_lists(seed)
     renamed = np.append(np.random.default_rng(seed).permutation(30), -1)
-    for measure in inf.MEASURES:
+    for reading in inf.READINGS:
         np.testing.assert_array_equal(
-            inf.curves(vision, language, measure), inf.curves(renamed[vision], renamed[language], measure)
+            inf.curves(vision, language, reading), inf.curves(renamed[vision], renamed[language], reading)
         )
 
 
@@ -78,22 +83,22 @@ def test_the_first_point_is_blind_to_order_and_removal(seed):
 
 @given(seeds, st.sampled_from(["transport", "centred", "top"]), st.integers(1, 40))
 def test_an_image_is_matched_alone_as_in_a_batch(seed, method, top):
-    similarity, relevance, present = random_match_input(seed)
-    together = matching.match(similarity, relevance, present, method, top=top)
+    similarity, fit, present = random_match_input(seed)
+    together = matched(similarity, fit, present, method, top=top)
     for i in range(len(similarity)):
-        alone = matching.match(similarity[i : i + 1], relevance[i : i + 1], present[i : i + 1], method, top=top)
+        alone = matched(similarity[i : i + 1], fit[i : i + 1], present[i : i + 1], method, top=top)
         assert (together[i] == alone[0]).all()
 
 
 @given(seeds, st.sampled_from(["transport", "centred", "top"]))
 def test_matching_follows_a_permutation_of_parts_and_descriptors(seed, method):
-    similarity, relevance, present = random_match_input(seed)
+    similarity, fit, present = random_match_input(seed)
     generator = torch.Generator().manual_seed(seed)
     parts_order, bank_order = torch.randperm(4, generator=generator), torch.randperm(30, generator=generator)
-    ids = matching.match(similarity, relevance, present, method, top=20)[:, parts_order]
-    permuted = matching.match(
+    ids = matched(similarity, fit, present, method, top=20)[:, parts_order]
+    permuted = matched(
         similarity[:, parts_order][:, :, bank_order],
-        relevance[:, bank_order],
+        fit[:, bank_order],
         present[:, parts_order],
         method,
         top=20,
@@ -103,16 +108,16 @@ def test_matching_follows_a_permutation_of_parts_and_descriptors(seed, method):
 
 @given(seeds, st.integers(1, 40))
 def test_matches_are_distinct_candidates_and_concepts_their_union(seed, top):
-    similarity, relevance, present = random_match_input(seed)
-    ids = matching.match(similarity, relevance, present, top=top)
-    allowed = matching.relevant(relevance, matching.candidates(similarity, present, top))
-    concepts = matching.vision_concepts(ids, relevance)
+    similarity, fit, present = random_match_input(seed)
+    ids = matched(similarity, fit, present, top=top)
+    allowed = matching.relevant(fit, matching.candidates(similarity, present, top))
+    concepts = matching.vision_concepts(ids, fit)
     for i in range(len(ids)):
         union = set(ids[i].ravel().tolist()) - {-1}
         listed = [c for c in concepts[i].tolist() if c >= 0]
         assert set(listed) == union and len(listed) == len(union)
         assert allowed[i, listed].all()
-        assert (relevance[i, listed].diff() <= 0).all()
+        assert (fit[i, listed].diff() <= 0).all()
         assert all(len(set(row) - {-1}) == sum(c >= 0 for c in row) for row in ids[i].tolist())
 
 

@@ -1,23 +1,22 @@
-"""The appendix's tables: boxes, blurring, entropy and diversity by hand and against scipy, OpenCV and brute force."""
+"""The appendix's tables: boxes, blurring, matchings and diversity by hand, by OpenCV, torchvision and brute force."""
+
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from scipy.stats import entropy as scipy_entropy
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
-from lib import models
-from lib.data import load as load_images
+from lib import data, models
 from lib.errors import UserError
+from lib.given import Given
 from lib.models import heads
-from lib.mutual import appendix, matching
-from lib.report import appendix as show
-
-matplotlib.use("Agg")
+from lib.mutual import appendix, foreground, matching, observe_appendix
+from lib.mutual.options import BankOptions, MaskOptions, Options
+from lib.show import published
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +25,26 @@ def clip():
 
 
 @pytest.fixture(scope="module")
-def data():
+def images():
     """Four pictures of each of three species."""
-    return load_images("bestiary").subset([k + 48 * i for k in range(3) for i in range(4)])
+    return data.load("bestiary").subset([k + 48 * i for k in range(3) for i in range(4)])
+
+
+class Door(Given):
+    """The door of a record that gives the images of a test."""
+
+    few = None
+
+    @property
+    def images(self):
+        return self.few
+
+
+@pytest.fixture
+def given(images):
+    door = Door("RN50")
+    door.few = images
+    return door
 
 
 def test_a_box_by_hand():
@@ -53,10 +69,10 @@ def test_a_hit_overlaps_one_object_by_more_than_half():
     assert not appendix.hit((0, 0, 1, 1), [(0, 0, 1, 0.5)])
 
 
-def test_the_true_box_is_around_the_animal(data):
-    left, top, right, bottom = appendix.true_boxes(data, [3])[0][0]
-    rows, columns = np.nonzero(np.any(list(data.part_masks(3).values()), axis=0))
-    side = data.source.size
+def test_the_true_box_is_around_the_animal(images):
+    left, top, right, bottom = appendix.true_boxes(images, [3], Path())[0][0]
+    rows, columns = np.nonzero(np.any(list(images.part_masks(3).values()), axis=0))
+    side = images.source.size
     assert (left, top) == (columns.min() / side, rows.min() / side)
     assert (right, bottom) == ((columns.max() + 1) / side, (rows.max() + 1) / side)
 
@@ -66,57 +82,52 @@ VOC = """<annotation><size><width>200</width><height>100</height></size>
 <object><bndbox><xmin>0</xmin><ymin>0</ymin><xmax>200</xmax><ymax>100</ymax></bndbox></object></annotation>"""
 
 
-def test_boxes_of_photographs_are_read_from_their_annotations(make_folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("COMPANION_DATASETS", str(tmp_path))
-    photos = load_images(str(make_folder({"cat": 1, "dog": 1})))
+def test_boxes_of_photographs_are_read_from_their_annotations(make_folder, tmp_path):
+    photos = data.load(str(make_folder({"cat": 1, "dog": 1})))
     with pytest.raises(UserError, match="put the annotations there"):
-        appendix.true_boxes(photos, [0])
-    (tmp_path / "photos" / "boxes").mkdir()
-    (tmp_path / "photos" / "boxes" / "0.xml").write_text(VOC)
-    assert appendix.true_boxes(photos, [0]) == [[(0.1, 0.1, 0.6, 0.6), (0, 0, 1, 1)]]
+        appendix.true_boxes(photos, [0], tmp_path)
+    (tmp_path / "0.xml").write_text(VOC)
+    assert appendix.true_boxes(photos, [0], tmp_path) == [[(0.1, 0.1, 0.6, 0.6), (0, 0, 1, 1)]]
 
 
-def test_localisation_has_every_facet_and_the_boxes_that_look_at_nothing(clip, data):
-    found = appendix.localisation(clip, data)["metrics"]
-    assert {f"corloc_{f}_{c}" for f in appendix.FACETS for c in appendix.COMPONENTS} <= set(found)
-    centre = (1 - 0.5**0.5) / 2
-    expected = [
-        100 * appendix.hit((centre, centre, 1 - centre, 1 - centre), t) for t in appendix.true_boxes(data, range(12))
-    ]
-    assert found["corloc_centre"].tolist() == expected
-    assert all(set(v.tolist()) <= {0, 100} for v in found.values())
+FEATURES = [f"{facet} ({name})" for facet in ("Tokens", "Keys", "Ensemble") for name in ("GDC", "PCA")]
 
 
-def test_a_perfect_foreground_is_located(clip, data, monkeypatch):
-    def perfect(features, grid, setting, scope, components):
+def test_localisation_has_every_facet_and_the_boxes_that_look_at_nothing(given, images):
+    table = observe_appendix.localisation(given, Options()).table
+    assert set(table["features"]) == {*FEATURES, "as in Table 3", "whole picture", "central half"}
+    low, high = (1 - 0.5**0.5) / 2, (1 + 0.5**0.5) / 2
+    true = appendix.true_boxes(images, range(12), Path())
+    expected = [100 * appendix.hit((low, low, high, high), t) for t in true]
+    assert table.loc[table["features"] == "central half", "hit"].tolist() == expected
+    assert set(table["hit"]) <= {0, 100}
+
+
+def test_a_perfect_foreground_is_located(given, images, fresh_cache, monkeypatch):
+    def perfect(features, grid, where, spectral, components):
         return F.interpolate(perfect.truth[:, None].float(), grid)[:, 0].bool()
 
-    from lib.mutual import foreground
-
-    whole = foreground.animals
-
-    def animals(images, members):
-        perfect.truth = whole(images, members)
+    def animals(some, members):
+        perfect.truth = foreground.animals(some, members)
         return perfect.truth
 
-    monkeypatch.setattr(foreground, "animals", animals)
+    monkeypatch.setattr(appendix, "animals", animals)
     monkeypatch.setattr(foreground, "mask_of", perfect)
-    monkeypatch.setattr(appendix, "facets_of", lambda clip, pixels: {"keys": (None, (64, 64))})
-    found = appendix.localisation(clip, data)["metrics"]
-    assert (found["corloc_keys_graph"] == 100).all()
+    monkeypatch.setattr(observe_appendix, "facets_of", lambda clip, pixels: {"Keys": (None, (64, 64))})
+    table = observe_appendix.localisation(given, Options()).table
+    assert (table.loc[table["features"] == "Keys (GDC)", "hit"] == 100).all()
 
 
-def test_without_boxes_the_reason_is_kept_and_shown(clip, photographs):
-    found = appendix.localisation(clip, load_images(str(photographs)))
-    assert not found["metrics"] and "boxes" in found["notes"]["reason"]
-    rows = pd.DataFrame({"title": ["RN50"], "reason": [""]}, index=["RN50"])
-    table = show.localisation_table(rows, {"RN50": found}, "t", "c")
-    assert "put the annotations there" in table.cells["not run"].iloc[0]
+def test_without_boxes_there_is_a_reason_and_they_are_asked_for_again_once_they_are_there(given, photographs):
+    given.few = data.load(str(photographs))
+    found = observe_appendix.localisation(given, Options())
+    assert not len(found.table) and "put the annotations there" in found.notes["reason"]
+    assert [request[0] for request, sha in given.opened.items() if sha == "absent"] == ["file"]
 
 
-def test_the_ensemble_is_tokens_and_keys_side_by_side(clip, data):
-    pixels = clip.pixels(data.image(i) for i in range(2))
-    both, grid = appendix.facets_of(clip, pixels)["ensemble"]
+def test_the_ensemble_is_tokens_and_keys_side_by_side(clip, images):
+    pixels = clip.pixels(images.image(i) for i in range(2))
+    both, grid = observe_appendix.facets_of(clip, pixels)["Ensemble"]
     tokens, keys = (clip.patch_features(pixels, k, -1)[0] for k in ("tokens", "keys"))
     assert both.shape == (2, grid[0] * grid[1], tokens.shape[2] + keys.shape[2])
     np.testing.assert_allclose(both[..., : tokens.shape[2]], F.normalize(tokens, dim=-1), atol=1e-6)
@@ -135,43 +146,37 @@ def test_only_the_outside_is_blurred_as_opencv_does():
     assert len(erased.flatten(1).unique(dim=1)[0]) == 1  # nothing is kept of the second: one colour
     everything = appendix.blurred_outside(pixels, torch.ones(2, 4, 4, dtype=torch.bool))
     assert torch.equal(everything, pixels)
-    with pytest.raises(UserError, match="blur = 4"):
-        appendix.blurred_outside(pixels, masks, blur=4)
+    for width in (4, -1):
+        with pytest.raises(UserError, match=f"blur is {width}; give an odd width"):
+            MaskOptions(blur=width)
 
 
-def test_accuracy_of_the_whole_picture_and_of_none_of_it(clip, data):
-    found = appendix.accuracy(clip, data, blur=0)["metrics"]
-    weights = heads.classifier(clip, data.classes, data.templates)
-    logits = clip.embed_images(data) @ weights.T
-    assert found["top1_base"].mean() == 100 * heads.top_k_accuracy(logits, data.labels)
-    assert (found["share_blurred"] == 0).all() and found["top1_blurred"].mean() < 50
-    np.testing.assert_allclose(found["share_inverse"] + found["share_component"], 100, atol=1e-4)
+def test_accuracy_of_the_whole_picture_and_of_none_of_it(given, clip, images):
+    table = observe_appendix.masked(given, MaskOptions(blur=0)).table.set_index("kept")
+    logits = clip.embed_images(images) @ heads.classifier(clip, images.classes, images.templates).T
+    assert table.loc["everything", "top1"].mean() == pytest.approx(100 * heads.top_k_accuracy(logits, images.labels))
+    assert (table.loc["nothing", "share"] == 0).all() and table.loc["nothing", "top1"].mean() < 50
+    both = table.loc["the rest", "share"].to_numpy() + table.loc["foreground", "share"].to_numpy()
+    np.testing.assert_allclose(both, 100, atol=1e-4)
+    assert set(table.index) == {"everything", "patches", "foreground", "the rest", "nothing", "true animal"}
+    assert table.index.value_counts().eq(12).all()
 
 
-def test_entropy_of_an_image_is_that_of_scipy():
-    ids = np.array([[[1, 2, 3], [1, 2, 4]], [[5, 5, 5], [-1, -1, -1]], [[-1, -1, -1]] * 2])
-    found = appendix.entropy(ids)
-    assert found[0] == pytest.approx(scipy_entropy([2, 2, 1, 1])) and found[1] == 0 and found[2] == 0
-    assert appendix.entropy(ids, "bits")[0] == pytest.approx(scipy_entropy([2, 2, 1, 1], base=2))
-    distinct = np.arange(15).reshape(1, 5, 3)
-    assert appendix.entropy(distinct)[0] == pytest.approx(np.log(15))
-    with pytest.raises(UserError, match="'nats' or 'bits'"):
-        appendix.entropy(ids, "shannons")
+def test_another_blur_is_computed_anew(given):
+    light, dark = (observe_appendix.masked(given, MaskOptions(blur=b)).table.set_index("kept") for b in (11, 0))
+    assert light.loc["nothing", "top1"].mean() > dark.loc["nothing", "top1"].mean()
 
 
-def test_agreement_by_hand():
-    a = np.array([[[1, 2], [3, 4]], [[-1, -1], [-1, -1]]])
-    b = np.array([[[2, 1], [4, 5]], [[-1, -1], [-1, -1]]])
-    found = appendix.agreement(a, b)
-    assert found[0] == 0.75 and np.isnan(found[1])
-
-
-def test_the_transport_ranks_by_centred_similarity(clip, data):
+def test_the_transport_ranks_by_centred_similarity(given):
     """The specification measured 99 % on made-up similarities; and without a filter it is nearly the same here."""
-    found = appendix.entropies(clip, data)["metrics"]
-    assert np.nanmean(found["agreement_kmeans"]) > 90
-    np.testing.assert_allclose(found["gain_pca"], found["entropy_transport_pca"] - found["entropy_top_pca"])
-    assert {f"precision_{m}_pca" for m in matching.METHODS} <= set(found)
+    table = observe_appendix.matchings(given, Options()).table
+    assert len(table) == 12 * 2 * len(matching.METHODS)
+    by = table.groupby(["parts", "matching"])[["entropy", "agreement", "precision"]].mean()
+    assert by.loc[("kmeans", "centred"), "agreement"] > 90
+    assert (by["agreement"].xs("transport", level="matching") == 100).all()
+    assert (by["entropy"].xs("transport", level="matching") > by["entropy"].xs("top", level="matching")).all()
+    single = observe_appendix.matchings(given, replace(Options(), parts_by="pca")).table
+    assert set(single["parts"]) == {"pca"}
 
 
 def test_diversity_is_that_of_all_pairs():
@@ -184,51 +189,21 @@ def test_diversity_is_that_of_all_pairs():
     assert intra == pytest.approx(np.mean([d for (i, j), d in distance.items() if classes[i] == classes[j]]))
 
 
-def test_banks_made_worse(clip, data):
-    found = appendix.banks(clip, data, "nameless")["metrics"]
-    assert found["top1_own"].mean() > found["top1_shuffled"].mean()
-    assert found["intra_own"] < found["inter_own"] or found["inter_own"] > 0
-    assert set(found) == {
-        f"{k}_{b}" for k in ("top1", "top5", "inter", "intra") for b in ("own", "half", "erring", "shuffled")
-    }
+def test_banks_made_worse(given, images):
+    seen = observe_appendix.banks(given, BankOptions("nameless"))
+    top1 = seen.table.groupby("bank", sort=False)["top1"].mean()
+    assert top1["as it is"] > top1["of another class"] and list(top1.index) == list(observe_appendix.BANKS)
+    inter, intra = seen.notes["diversity"]["as it is"]
+    assert 0 < intra and 0 < inter
+    worse = observe_appendix.worse_banks(images)
+    assert sorted(map(sorted, worse["of another class"])) == sorted(map(sorted, worse["as it is"]))
+    assert all(set(half) <= set(own) for half, own in zip(worse["half forgotten"], worse["as it is"], strict=True))
+    assert all(a != b for a, b in zip(worse["of another class"], worse["as it is"], strict=True))
 
 
 def test_published_tables_are_read_as_they_stand():
-    corloc = show.appendix("A1 CorLoc", show.CORLOC)
-    assert (
-        corloc.loc["ViT-B/16", "corloc_tokens_graph"] == 55.8
-        and corloc.loc["ViT-L/14@336px", "corloc_keys_pca"] == 39.3
-    )
-    accuracy = show.appendix("A3 foreground acc", show.ACCURACY)
-    assert accuracy.loc["RN50", "top1_component"] == 54.40 and accuracy.loc["ViT-L/14", "top1_base"] == 74.77
-    assert show.published_banks("t", "c").cells["top-1"].iloc[0] == "67.93"
-
-
-def test_corloc_has_the_published_values_beside_ours():
-    line = {"title": "ViT-B/16", "reason": ""} | dict.fromkeys((*show.CORLOC, "corloc_centre"), 50.0)
-    table = show.localisation_table(pd.DataFrame([line], index=["ViT-B-16"]), {}, "t", "c").cells.set_index("features")
-    assert (
-        table.loc["Tokens (GDC)"].tolist() == ["55.8", "50.0"]
-        and table.loc["central half", "ViT-B/16, published"] == "–"
-    )
-
-
-def test_tables_and_figures_of_the_pages(clip, data):
-    metrics = appendix.accuracy(clip, data, blur=0)["metrics"]
-    line = {"title": "RN50", "reason": ""} | {
-        f"{k}{s}": v.mean() for k, v in metrics.items() for s in ("", "_low", "_high")
-    }
-    rows = pd.DataFrame([line], index=["RN50"])
-    assert "58.4" in show.accuracy_table(rows, "t", "c").markdown()
-    assert list(show.kept(rows)["kept"]) == ["nothing", "the rest", "foreground", "true animal", "everything"]
-    assert len(show.kept_bars({"erased": show.kept(rows)})) == 1
-    found = appendix.entropies(clip, data)["metrics"]
-    line = {"title": "RN50", "reason": ""} | {k: np.nanmean(v) for k, v in found.items()}
-    rows = pd.DataFrame([line], index=["RN50"])
-    table = show.entropy_table(rows, "t", "c").cells
-    assert table["model"].tolist() == ["published", "RN50"] and table.iloc[0, 2] == "2.33"
-    assert show.spread_and_truth(rows).get_ylim() == (0, 100)
-    named = appendix.banks(clip, data)["metrics"]
-    line = {"title": "RN50"} | {f"{k}{s}": np.mean(v) for k, v in named.items() for s in ("", "_low", "_high")}
-    rows = pd.DataFrame([line], index=["RN50"])
-    assert len(show.bank_table(rows, rows, "t", "c").cells) == 4
+    frame = published.load("mutual_knowledge_appendix", index=["table", "row", "column"])["value"]
+    assert frame["A1 CorLoc", "Tokens (GDC)", "ViT-B/16"] == "55.8"
+    assert frame["A1 CorLoc", "Keys (PCA)", "ViT-L/14@336px"] == "39.3"
+    assert frame["A3 foreground acc", "RN50", "+FCC"] == "54.40"
+    assert frame["A3 foreground acc", "ViT-L/14", "Base"] == "74.77"

@@ -31,9 +31,9 @@ def test_singular_vectors_are_those_of_the_normalised_class_matrix(shape):
     assert ((positive <= 0.5) | (positive == 1)).all()
 
 
-def test_image_scope_gives_eigenvectors_of_each_images_affinity():
+def test_image_by_image_gives_eigenvectors_of_each_images_affinity():
     features = random_features()
-    ours = parts.singular_vectors(features, count=2, scope="image")
+    ours = parts.singular_vectors(features, count=2, spectral="image")
     rows = torch.nn.functional.normalize(features.double(), dim=2)
     affinity = rows @ rows.mT
     for k in range(2):
@@ -60,8 +60,6 @@ def test_foreground_finds_the_rarer_kind_of_patch(method, component):
     features[:, square.ravel()] += 4 * (torch.arange(32) % 3 == 0)
     mask = parts.foreground(features, (8, 8), component=component, method=method)
     assert (mask == square).all()
-    scaled = parts.foreground(features, (8, 8), component=component, method=method, threshold=0.5, components="all")
-    assert (scaled == square).double().mean() > 0.95
 
 
 def component_rules(mask):
@@ -102,9 +100,6 @@ def test_pca_parts_agree_with_scikit_learn():
     ours = parts.pca_parts(features, mask)
     np.testing.assert_array_equal(ours[mask], scores.argmax(axis=1))
     assert (ours[~mask] == -1).all()
-    flipped = parts.pca_parts(features, mask, signs=(-1, 1, 1, 1, 1))
-    scores[:, 0] = 1 - scores[:, 0]
-    np.testing.assert_array_equal(flipped[mask], scores.argmax(axis=1))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -112,15 +107,13 @@ def test_kmeans_agrees_with_scikit_learn_from_the_same_start(seed):
     rows = random_features().double().reshape(-1, 16)
     start = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:5]
     expected = KMeans(5, init=rows[start].numpy(), n_init=1, tol=0, algorithm="lloyd").fit(rows.numpy())
-    np.testing.assert_array_equal(parts.kmeans(rows, 5, seeds=(seed,), tolerance=1e-20)[0], expected.labels_)
+    np.testing.assert_array_equal(parts.kmeans(rows, 5, seed, tolerance=1e-20), expected.labels_)
 
 
-def test_kmeans_seeds_do_not_disturb_each_other():
+def test_another_seed_is_another_start_of_kmeans():
     rows = random_features().double().reshape(-1, 16)
-    together = parts.kmeans(rows, 5, seeds=(0, 1, 2))
-    for seed in range(3):
-        assert (together[seed] == parts.kmeans(rows, 5, seeds=(seed,))[0]).all()
-    assert (together[0] != together[1]).any()
+    assert (parts.kmeans(rows, 5, 0) == parts.kmeans(rows, 5, 0)).all()
+    assert (parts.kmeans(rows, 5, 0) != parts.kmeans(rows, 5, 1)).any()
 
 
 def test_kmeans_cuts_between_directions_not_lengths():
@@ -157,9 +150,9 @@ def test_one_part_is_the_whole_mask(cut):
         (lambda x, m: parts.kmeans_parts(x / 0, m), "NaN"),
         (lambda x, m: parts.foreground(x, (5, 6)), "grid \\(5, 6\\) does not hold the 36 patches"),
         (lambda x, m: parts.foreground(x, (6, 6), component=16), "17 components were asked"),
-        (lambda x, m: parts.foreground(x, (6, 6), method="ica"), "'ica' is unknown"),
-        (lambda x, m: parts.foreground(x, (6, 6), scope="batch"), "'batch' is unknown"),
-        (lambda x, m: parts.foreground(x, (6, 6), components="both"), "'both' is unknown"),
+        (lambda x, m: parts.foreground(x, (6, 6), method="ica"), "method is 'ica'"),
+        (lambda x, m: parts.foreground(x, (6, 6), spectral="batch"), "spectral is 'batch'"),
+        (lambda x, m: parts.foreground(x, (6, 6), components="both"), "components is 'both'"),
         (lambda x, m: parts.foreground(x[0], (6, 6)), "\\(36, 16\\)|36 patches|16 patches"),
         (lambda x, m: parts.pca_parts(x, m[:2]), "does not fit"),
         (lambda x, m: parts.pca_parts(x, m & False), "empty in every image"),

@@ -81,3 +81,10 @@ def test_bad_input_is_one_clear_sentence():
         prompts.red_circles(picture()[None].float(), disc()[None])
     with pytest.raises(UserError, match="2 label maps were given for 1 images"):
         prompts.red_circles(picture()[None], torch.stack([disc(), disc()]))
+
+
+def test_by_image_puts_rows_in_their_places():
+    rows = torch.tensor([[1.0, 2], [3, 4], [5, 6]])
+    padded, present = prompts.by_image(rows, torch.tensor([0, 0, 2]), torch.tensor([1, 0, 1]), images=3, parts=2)
+    assert padded.tolist() == [[[3, 4], [1, 2]], [[0, 0], [0, 0]], [[0, 0], [5, 6]]]
+    assert present.tolist() == [[True, True], [False, False], [False, True]]

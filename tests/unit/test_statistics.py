@@ -7,6 +7,7 @@ from scipy import stats
 
 from lib import statistics
 from lib.errors import UserError
+from lib.show import published
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=7)
@@ -166,3 +167,23 @@ def test_a_difference_lacking_one_of_its_models_is_none():
     table = seen({"a": 1.0, "b": 0.0})
     assert np.isfinite(statistics.difference(table, "auc", {"model": ["a"]}, {"model": ["b"]}).value)
     assert np.isnan(statistics.difference(table, "auc", {"model": ["a", "c"]}, {"model": ["b"]}).value)
+
+
+def test_the_published_regression_is_the_one_that_the_paper_prints():
+    """Accuracy = 11.24 AUC + 25.97 for ViTs; the paper's rounded table gives 11.25 and 25.90."""
+    table = published.averaged()
+    fits = statistics.regressions(table, "auc", "top1")
+    assert fits.loc["ViT", "slope"] == pytest.approx(11.24, abs=0.05)
+    assert fits.loc["ViT", "intercept"] == pytest.approx(25.97, abs=0.15)
+    assert np.isnan(fits.loc["ConvNeXt", "slope"]) and fits.loc["ConvNeXt", "models"] == 2
+    # the interval by hand: residual variance over the spread of AUC
+    vit = table[table["family"] == "ViT"]
+    spread = ((vit["auc"] - vit["auc"].mean()) ** 2).sum()
+    left = vit["top1"] - fits.loc["ViT", "slope"] * vit["auc"] - fits.loc["ViT", "intercept"]
+    half = stats.t.ppf(0.975, 5) * np.sqrt((left**2).sum() / 5 / spread)
+    assert fits.loc["ViT", "slope_high"] - fits.loc["ViT", "slope"] == pytest.approx(half)
+
+
+def test_published_tables_are_those_of_their_dataset():
+    assert published.averaged("places365").loc["ViT-L/14", "auc"] == 3.427
+    assert len(published.averaged("food101")) == 3 and not len(published.averaged("my/own/folder"))
