@@ -135,10 +135,10 @@ def view(clip: Clip, group: ImageDataset, i: int, options: Options = DEFAULTS, r
     """
     group.require_descriptors(every_class=False)
     found = find(clip, group, options, options.methods[-1], seed)
-    named = name_parts(clip, group, found, options)
+    named, label_map = name_parts(clip, group, found, options), np.asarray(found.label_maps)[i].astype(int)
     ids, by_part = named.vision_ids[i].tolist(), named.part_ids[i].tolist()
     pixels = clip.pixels([group.image(i)])
-    drawn, _, numbers = prompts.red_circles(pixels, found.label_maps[i : i + 1].long())
+    drawn, _, numbers = prompts.red_circles(pixels, torch.from_numpy(label_map)[None])
     chances = probabilities(clip, group, clip.embed_pixels(pixels))[0]
     order = chances.argsort(descending=True).tolist()
     second = class_of(group, rival) if rival else order[1]
@@ -146,7 +146,7 @@ def view(clip: Clip, group: ImageDataset, i: int, options: Options = DEFAULTS, r
     return View(
         picture=pixels[0].permute(1, 2, 0).numpy(),
         label=None if group.split == FILE else group.classes[group.labels[i]],
-        label_map=found.label_maps[i].numpy().astype(int),
+        label_map=label_map,
         parts={p: [group.bank[d] for d in by_part[p] if d >= 0] for p in numbers.tolist()},
         circled={p: drawn[k, 0].permute(1, 2, 0).numpy() for k, p in enumerate(numbers.tolist())},
         named=[group.bank[d] for d in ids if d >= 0],

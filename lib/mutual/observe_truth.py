@@ -85,7 +85,7 @@ def parts(given: Given, options: Options) -> Seen:
     clip, images = given.model, given.images
     truth, maps, tables = true_maps(images), {}, []
     for method, found in find_all(clip, images, options, seed=given.seed).items():
-        maps[method] = found.label_maps.numpy()
+        maps[method] = np.asarray(found.label_maps)
         counts = ground_truth.patch_counts(truth, maps[method].shape[1:], len(PARTS))
         scores = ground_truth.part_scores(maps[method], counts, options.parts, given.seed)
         tables.append(lines(about(images), scores, parts=method))
@@ -112,7 +112,7 @@ def descriptors(given: Given, options: Options) -> Seen:
         for kind in matching.METHODS if method == "kmeans" else (options.matching,):
             named = name_parts(clip, images, found, replace(options, matching=kind), embedded)
             kept[method, kind] = named.vision_ids.numpy()
-            scores = of_parts(images, truth, named, found.label_maps.numpy())
+            scores = of_parts(images, truth, named, np.asarray(found.label_maps))
             scores["the image"] |= counts(kept[method, kind], language, predicted, options)
             tables.append(lines(who, scores, parts=method, matching=kind))
     ids = kept["kmeans", options.matching]
