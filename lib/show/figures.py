@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 LOOKS = {"ViT": ("#0072B2", "o"), "ResNet": ("#D55E00", "s"), "ConvNeXt": ("#009E73", "^"), "other": ("#CC79A7", "D")}
+FAMILIES = {family: colour for family, (colour, _) in LOOKS.items()}
 CYCLE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 LINES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1))]

@@ -66,7 +66,7 @@ def show(
         known = column in theirs
         if known:
             cells[f"{heading}, published"] = [number(x, spec) for x in theirs[column]]
-        ours = [cell(row, column, spec) for _, row in frame.iterrows()]
+        ours = [cell(row, column, spec) for row in frame.to_dict("records")]
         cells[f"{heading}, ours" if known else heading] = ours
     return Table(pd.DataFrame(cells), name, caption)
 
