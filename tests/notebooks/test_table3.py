@@ -164,7 +164,7 @@ def test_pages_are_within_the_books_measures(exhibit):
 
 @pytest.mark.parametrize("exhibit", EXHIBITS)
 def test_no_cell_sets_a_parameter_anew(exhibit):
-    """Records are asked for by the parameters' values at that time: a cell that used one as a name would change them."""
+    """Records are asked for by the values that parameters have then: a cell that set one would change them."""
     names = set(parameters.declared(exhibit))
     for cell in content(exhibit).cells:
         if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
