@@ -86,8 +86,7 @@ def read_foreground(given: Given, options: Options) -> Seen:
     """Where the foreground is read here ("default") and in the released notebook ("released"), and how well.
 
     A line an image and `read`; columns where (features, layer, method and component), share (% of the patches), none (0
-    or 100: none was found, and the whole image stands in) and, where the true animal is known, iou (%, intersection over
-    union with it).
+    or 100: none was found, and the whole image stands in) and, where the true animal is known, iou (%, with it).
     """
     clip, images, tables = given.model, given.images, []
     names = np.array(images.classes, dtype=object)[images.labels]
