@@ -29,6 +29,7 @@ from lib import models
 from lib.data import load as load_images
 from lib.mutual import foreground
 from lib.mutual.explain import explain
+from lib.mutual.options import Options
 
 TARGET = 5.0
 
@@ -173,26 +174,26 @@ def main():
     chosen = [np.flatnonzero(data.labels == c)[: arguments.images] for c in range(arguments.classes)]
     data = data.subset(np.concatenate(chosen))
     clip = models.load(arguments.model, arguments.dataset, device=arguments.device)
-    setting = foreground.setting_of(clip)
-    counts = {"parts": 5, "per_part": 3, "top": arguments.top}
+    options = Options(parts_by=arguments.partition, top=arguments.top)
+    counts = {"parts": options.parts, "per_part": options.per_part, "top": options.top}
+    settings = foreground.setting_of(clip) | counts
 
     ours, plain, texts = [], [], []
     for _ in range(arguments.repeats):
         with tempfile.TemporaryDirectory() as folder:
             os.environ["COMPANION_CACHE"] = folder
-            options = {"part_methods": (arguments.partition,), "setting": setting, "seed": arguments.seed}
-            explain(clip, data.subset([0]), **options, **counts)  # embeds the texts
+            explain(clip, data.subset([0]), options, arguments.seed)  # embeds the texts
             start = time.perf_counter()
-            explanation = explain(clip, data, **options, **counts)
+            explanation = explain(clip, data, options, arguments.seed)
             ours.append(time.perf_counter() - start)
             lists, seconds, text_seconds = explain_plainly(
-                clip, data, arguments.partition, arguments.seed, setting | counts, arguments.reuse_texts
+                clip, data, arguments.partition, arguments.seed, settings, arguments.reuse_texts
             )
         plain.append(seconds)
         texts.append(text_seconds)
     without_texts = min(p - t for p, t in zip(plain, texts, strict=True))
     ours, plain = min(ours), min(plain)
-    same_list, same_set = same_share(lists, explanation.vision_ids[arguments.partition])
+    same_list, same_set = same_share(lists, explanation.named[arguments.partition].vision_ids)
     print(f"{arguments.model}, {arguments.partition}, {len(data)} images, {torch.get_num_threads()} threads")
     print(f"one image at a time   {plain:8.2f} s   ({without_texts:.2f} s without the candidates' texts)")
     print(f"batched               {ours:8.2f} s")

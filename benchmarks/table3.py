@@ -35,10 +35,11 @@ def main():
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--model", default="ViT-L-14", help="the row that is run again from its record")
     options = parser.parse_args()
-    models = [row["name"] for row in csv.DictReader((ROOT / "data" / "models.csv").open())]
+    rows = csv.DictReader((ROOT / "data" / "models.csv").open())
+    models = [row["name"] for row in rows if "mutual" in row["sets"].split()]
     with tempfile.TemporaryDirectory() as folder:
         places = {"COMPANION_CACHE": f"{folder}/cache", "COMPANION_RESULTS": f"{folder}/results"}
-        stamps = [f"{folder}/results/bestiary/table3/.done/{name}" for name in models]
+        stamps = [f"{folder}/results/.done/table3/{name}" for name in models]
         snakemake = [BIN / "python", "-m", "snakemake", "--cores", str(options.cores), "--nolock", *stamps]
         cold = timed(snakemake, **places)
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20

@@ -9,6 +9,7 @@ from lib import data, models, store
 from lib.data import broden, downloads
 from lib.data.digests import sha256
 from lib.errors import UserError
+from lib.paths import ROOT
 
 ABSENT = "absent"  # the identity of what cannot be had; once it can, a record made without it is out of date
 
@@ -49,14 +50,13 @@ class Given:
     def open_images(
         self, split: str = "val", dataset: str = "", limit: int | None = None, images: int = 0
     ) -> data.ImageDataset:
-        """An image set: a split of the run's dataset, or of another; of `limit` classes, by default the run's.
+        """An image set: a split of the run's dataset, or of another.
 
-        images: so many of them, spread over the classes; 0 for all.
+        limit: classes, by default the run's. images: so many of theirs, spread over the classes; 0 for all.
         """
-        request: tuple = (dataset or self.dataset, split, self.limit if limit is None else limit)
-        request += (images,) if images else ()
-        self._note("images", *request)
-        return self._images(*request)
+        request = ("images", dataset or self.dataset, split, self.limit if limit is None else limit, images)
+        self._note(*request)
+        return self._images(*request[1:])
 
     def open_broden(self, images: int = 0) -> data.ImageDataset:
         """Broden as it lies on disk (see `lib.data.broden`): so many of its images, 0 for all. Raises UserError."""
@@ -65,7 +65,10 @@ class Given:
             return broden.load(images, self.seed)
 
     def open_file(self, name: str) -> Path:
-        """Path of a file of data/downloads.csv, by name, or of a file or folder of the user's. Raises UserError."""
+        """Path of a file of data/downloads.csv, by name, or of any other file or folder, by path. Raises UserError.
+
+        A path that does not exist from where one stands is one from the project's folder.
+        """
         self._note("file", name)
         return _file(name)
 
@@ -88,13 +91,16 @@ class Given:
         if request not in self.opened:
             self.opened[request] = self.identity(request)
 
-    def _images(self, dataset: str, split: str, limit: int, images: int = 0) -> data.ImageDataset:
+    def _images(self, dataset: str, split: str, limit: int, images: int) -> data.ImageDataset:
         with store.measuring(None):
             return data.load(dataset, split, limit, self.seed, self.on_error, images)
 
 
 def _file(name: str) -> Path:
-    return downloads.download(name) if name in downloads.rows() else Path(name).expanduser()
+    if name in downloads.rows():
+        return downloads.download(name)
+    path = Path(name).expanduser()
+    return path if path.exists() else ROOT / path
 
 
 def _content(path: Path) -> str:

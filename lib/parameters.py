@@ -48,8 +48,9 @@ def checked(exhibit: str, defaults: Mapping[str, Any], names: Mapping[str, Any])
     values = {name: typed(name, names[name], default) for name, default in defaults.items()}
     if values["limit"] < 0:
         raise UserError(f"limit is {values['limit']}; give a number of classes, or 0 for all of them.")
-    if values["seed"] < 0:
-        raise UserError(f"seed is {values['seed']}, but it must be 0 or more.")
+    for name, value in values.items():
+        if type(value) is type(defaults[name]) is int and value < 0 <= defaults[name]:
+            raise UserError(f"{name} is {value}, but it must be 0 or more.")
     return values
 
 

@@ -17,4 +17,5 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterabl
     if os.environ.get("COMPANION_QUIET") or (count is not None and count < 2):
         return items
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules and not os.environ.get("COMPANION_PAGE")
-    return tqdm(items, desc=what, total=count, leave=False, mininterval=0.2 if watched else HEADLESS, file=sys.stderr)
+    often = 0.2 if watched else HEADLESS  # and no bar at all for what is done before
+    return tqdm(items, desc=what, total=count, leave=False, mininterval=often, delay=often, file=sys.stderr)

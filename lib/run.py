@@ -239,7 +239,8 @@ class Run:
 
     def card(self, *found: Found) -> cards.Card:
         """What a sceptic asks: commit, data, weights, seed, device, versions, time and memory of these records."""
-        return cards.of_records([c for f in found for c in f.cards], self.exhibit, time.time() - self.started)
+        records = {card["key"]: card for one in found for card in one.cards}  # each once
+        return cards.of_records(list(records.values()), self.exhibit, time.time() - self.started)
 
     def _repr_html_(self) -> str:
         banner = models.BANNER if self.scale == "rehearsal" else ""

@@ -52,19 +52,24 @@ def interval(
     cluster: str | None = None,
     seed: int = 0,
     draws: int = DRAWS,
+    under: str | None = None,
 ) -> pd.DataFrame:
     """Mean of each value with its bootstrap interval, a line a group: columns v, v_low, v_high, and n.
 
     by: column or columns that make the groups, which become the index, in the order in which they come. cluster: the
-    column whose values are drawn whole; None draws lines. n: lines (clusters) with a number of the first value.
+    column whose values are drawn whole; None draws lines. under: a column by whose mean each mean is divided, drawn
+    together with it. n: lines (clusters) with a number of the first value.
     """
-    _check_columns(table, [*values, *_names(by), *([cluster] if cluster else [])])
+    below = [under] if under else []
+    _check_columns(table, [*values, *below, *_names(by), *([cluster] if cluster else [])])
     lines = {}
     for group, part in table.groupby(_names(by), sort=False, observed=True):
-        means = resampled_means(part[list(values)].to_numpy(float).T, _units(part, cluster), seed, draws)
+        means = resampled_means(part[[*values, *below]].to_numpy(float).T, _units(part, cluster), seed, draws)
         line: dict[str, float] = {}
         for k, value in enumerate(values):
-            found = of_draws(part[value].mean(), means[:, k], 0)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                drawn = means[:, k] / means[:, -1] if under else means[:, k]
+                found = of_draws(np.divide(part[value].mean(), part[under].mean() if under else 1.0), drawn, 0)
             line |= {value: found.value, f"{value}_low": found.low, f"{value}_high": found.high}
         there = part[part[values[0]].notna()]
         lines[group] = line | {"n": there[cluster].nunique() if cluster else len(there)}
@@ -130,16 +135,18 @@ def _there(table: pd.DataFrame, where: Mapping[str, object]) -> bool:
     return all(set(_many(wanted)) <= set(table[column]) for column, wanted in where.items())
 
 
-def beside(frame: pd.DataFrame, levels: str | Sequence[str]) -> pd.DataFrame:
-    """The groups of one or more levels of an `interval`'s index beside each other: columns v_group, v_group_low, ...
+def beside(frame: pd.DataFrame, levels: str | Sequence[str], joint: str = ", ") -> pd.DataFrame:
+    """The groups of one or more levels of an `interval`'s index beside each other: columns "v, group", and its bounds.
 
-    With several levels the groups' names are joined by "_". The lines keep their order.
+    joint: what joins a value's name with its groups'. The lines keep their order; the column n is left out.
     """
     names, columns = _names(levels), []
-    wide = frame.unstack(names)
+    if not len(frame):
+        return frame
+    wide = frame.drop(columns="n", errors="ignore").unstack(names, sort=False)
     for column, *groups in wide.columns:
         end = next((e for e in ("_low", "_high") if column.endswith(e)), "")
-        columns.append("_".join([column.removesuffix(end), *map(str, groups)]) + end)
+        columns.append(joint.join([column.removesuffix(end), *map(str, groups)]) + end)
     return wide.set_axis(columns, axis=1).reindex(frame.index.droplevel(names).unique())
 
 
@@ -235,8 +242,8 @@ def correlations(
 ) -> pd.DataFrame:
     """Correlation over models of two columns of observations, for each group of models and for "all".
 
-    Indexed by group and method; columns n, value, images_low, images_high, models_low, models_high, p. A group of
-    fewer than 3 models is left out.
+    Indexed by group and method; columns n, value, images and models (the value, its interval over other images and over
+    other models), each with _low and _high, and p. A group of fewer than 3 models is left out.
     """
     groups = {**{str(g): part for g, part in table.groupby(by, sort=False)}, "all": table}
     lines = {}
@@ -246,11 +253,13 @@ def correlations(
         for method in METHODS if len(means) >= 3 else ():
             models = correlation(means[x], means[y], method, seed)
             images = correlation_over_images(part, x, y, method, cluster=cluster, seed=seed)
-            line = {"n": len(means), "value": models.value, "images_low": images.low, "images_high": images.high}
-            line |= {"models_low": models.low, "models_high": models.high}
+            line: dict[str, float] = {"n": len(means), "value": models.value}
+            for name, found in (("images", images), ("models", models)):
+                line |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
             lines[group, method] = line | {"p": permutation_p(means[x], means[y], method, seed)}
-    index = pd.MultiIndex.from_tuples(lines, names=["group", "method"]) if lines else None
-    return pd.DataFrame(list(lines.values()), index=index)
+    index = pd.MultiIndex.from_tuples(lines or [("none", "")], names=["group", "method"])[: len(lines)]
+    columns = ["n", "value", *(f"{k}{end}" for k in ("images", "models") for end in ("", "_low", "_high")), "p"]
+    return pd.DataFrame(list(lines.values()), index=index, columns=columns)
 
 
 def regressions(table: pd.DataFrame, x: str, y: str, by: str = "family") -> pd.DataFrame:
@@ -270,9 +279,7 @@ def regressions(table: pd.DataFrame, x: str, y: str, by: str = "family") -> pd.D
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis(by)
 
 
-def permutation_p(
-    x: ArrayLike, y: ArrayLike, method: str = "pearson", seed: int = 0, draws: int = 10_000
-) -> float:
+def permutation_p(x: ArrayLike, y: ArrayLike, method: str = "pearson", seed: int = 0, draws: int = 10_000) -> float:
     """Share of pairings of two lists of models with a correlation at least as large in size.
 
     All pairings up to 7 models, else `draws` seeded ones.

@@ -1,5 +1,6 @@
 """What is seen of a model of the zoo: which pictures of each split it names rightly."""
 
+import numpy as np
 import pandas as pd
 
 from lib.bestiary import SHIFTS
@@ -17,8 +18,8 @@ def accuracy(given: Given) -> pd.DataFrame:
     for split in ("val", *SHIFTS):
         images = given.open_images(split)
         logits = model.embed_images(images) @ weight.T + bias
-        seen = {"split": split, "image": range(len(images)), "class": [images.classes[k] for k in images.labels]}
-        seen["predicted"] = [images.classes[k] for k in heads.predict(logits).tolist()]
-        seen["top1"] = 100.0 * heads.top_k_hits(logits, images.labels).cpu().numpy()
-        lines.append(pd.DataFrame(seen))
+        names = np.array(images.classes)
+        seen = pd.DataFrame({"split": split, "image": np.arange(len(images)), "class": names[images.labels]})
+        predicted, hits = heads.predict(logits).cpu().numpy(), heads.top_k_hits(logits, images.labels).cpu().numpy()
+        lines.append(seen.assign(predicted=names[predicted], top1=100.0 * hits))
     return pd.concat(lines, ignore_index=True)

@@ -9,9 +9,8 @@ from lib.data import ImageDataset, names, probes
 from lib.dissection.options import plain_name
 from lib.errors import UserError, nearest
 from lib.given import Given
-from lib.paths import DATA
 
-WORDS = DATA / "bestiary" / "common_words.txt"
+WORDS = "data/bestiary/common_words.txt"  # of the project
 PUBLISHED = {"3k": "concepts_3k", "10k": "concepts_10k", "20k": "concepts_20k"} | {
     "broden_labels": "concepts_broden_labels_clean",
     "imagenet_labels": "concepts_imagenet_labels",
@@ -75,7 +74,7 @@ def _concepts(given: Given, name: str) -> list[str]:
         given.images.require_descriptors(every_class=False)
         return given.images.bank
     if name == "words":
-        return read_concepts(given.open_file(str(WORDS)))
+        return read_concepts(given.open_file(WORDS))
     if name in PUBLISHED:
         return read_concepts(given.open_file(PUBLISHED[name]))
     if "/" in name or name.endswith(".txt"):

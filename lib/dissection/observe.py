@@ -9,7 +9,7 @@ import torch
 
 from lib.data import spread
 from lib.dissection import evaluation, network, similarity, truth
-from lib.dissection.judging import Places, of_class
+from lib.dissection.judging import Places, of_class, right_concept
 from lib.dissection.options import Options, listed
 from lib.dissection.setting import HeldOut, Setting, Words, named
 from lib.dissection.similarity import best
@@ -59,7 +59,7 @@ def labels(given: Given, options: Options) -> Seen:
     """Labels from a probe, and from as many images drawn from it with replacement: how stable are they?
 
     Lines: layer, depth, probe, concepts, similarity, unit, draw (0 for the probe itself), label, second, third, score,
-    dead; kept: the label is that of draw 0.
+    dead; kept: the label is that of draw 0; right: it is the class name (of last neurons, where that is a concept).
     """
     setting = Setting(given, options)
     return Seen(pd.concat(_drawn(setting), ignore_index=True), notes=setting.notes)
@@ -78,6 +78,7 @@ def _drawn(setting: Setting, unseen: HeldOut | None = None) -> Iterator[pd.DataF
     options, seed = setting.options, setting.given.seed
     for about, words, q, images in setting.each():
         unit = setting.units(about["layer"], q)
+        own = right_concept(setting, words) if about["layer"] == network.FINAL else None
         for name in options.functions():
             first = torch.empty(0)
             for draw in progress(range(options.resamples + 1), f"{name} again"):
@@ -85,6 +86,7 @@ def _drawn(setting: Setting, unseen: HeldOut | None = None) -> Iterator[pd.DataF
                 found, score = similarity.leading(setting.scores(name, q[some], images[some], words.clip)[unit], 3)
                 first = found[:, 0] if draw == 0 else first
                 line = labelled(words, found, score[:, 0]) | {"kept": 100.0 * (found[:, 0] == first).numpy()}
+                line["right"] = np.nan if own is None else 100.0 * (found[:, 0] == own).numpy()
                 line |= unseen.test(about["layer"], words, first, unit, draw) if unseen else {}
                 yield pd.DataFrame({**about, "similarity": name, "unit": unit.numpy(), "draw": draw, **line})
 

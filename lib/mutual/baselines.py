@@ -33,23 +33,14 @@ from lib.mutual.options_regions import RATES, Training
 from lib.paths import ROOT
 
 FOLDER = Path("data/bestiary/bottlenecks")  # below the project's own folder
-METHODS = (
-    "standard",
-    "standard_embedding",
-    "lf_cbm",
-    "mm_cbm",
-    "mm_protosim",
-    "mm_cbm_random",
-    "mm_protosim_random",
-    "feature_maps",
-)
+BOTTLENECKS = ("mm_cbm", "mm_protosim", "mm_cbm_random", "mm_protosim_random")  # random: the queries, a control
+METHODS = ("standard", "standard_embedding", "lf_cbm", *BOTTLENECKS, "feature_maps")
 BATCH = 64
 LARGEST = 24e9  # bytes of patch features that are held in memory
 LOOKED_AT = 48  # pictures of a drawn training set that have to be the same
-Baseline = nn.Module | dict[str, torch.Tensor]  # a dict for the label-free CBM, see `bottlenecks.label_free`
 
 
-def recipe(clip: Clip, train: ImageDataset, options: Training = Training(), seed: int = 0) -> dict[str, Any]:
+def recipe(clip: Clip, train: ImageDataset, options: Training, seed: int = 0) -> dict[str, Any]:
     """Everything that decides the trainings, but the code: a dict of JSON values."""
     at = foreground.setting_of(clip, options.foreground)
     return {
@@ -87,9 +78,7 @@ def train_split(given: Given, images: ImageDataset, options: Training) -> ImageD
     Raises UserError when there is none, when its classes are others or only one, and without descriptors.
     """
     if not options.train_data and images.name not in data.names():
-        raise UserError(
-            f"'{images.name}' has no train split; give the folder of its training images as `train_data`."
-        )
+        raise UserError(f"'{images.name}' has no train split; give the folder of its training images as `train_data`.")
     split = "val" if options.train_data else "train"
     train = given.open_images(split, options.train_data, limit=0, images=options.train_limit)
     if train.classes != images.classes:
@@ -210,14 +199,10 @@ def trained(method: str, clip: Clip, train: ImageDataset, how: dict[str, Any]) -
         inputs = pooled(features) if method == "standard" else clip.embed_images(train).cpu()
     if method == "feature_maps":  # DropBlock: blocks of half the map's side, one tenth left out
         labels = descriptor_targets(train)[labels]
-        block = {"grid": grid, "block": max(grid) // 2, "rate": 0.1}
-        special = {"loss": F.binary_cross_entropy_with_logits, "draw": partial(_dropped, **block)}
+        dropped = partial(bottlenecks.drop_block, grid=grid, block=max(grid) // 2, rate=0.1)
+        special = {"loss": F.binary_cross_entropy_with_logits, "draw": dropped}
     model = build(method, clip, train, how, inputs.shape[-1])
     return _halves(fit(model, inputs, labels, how, **special).state_dict())
-
-
-def _dropped(maps: torch.Tensor, generator: torch.Generator, **block: Any) -> torch.Tensor:
-    return bottlenecks.drop_block(maps, generator=generator, **block)
 
 
 def _train_features(clip: Clip, train: ImageDataset, how: dict[str, Any]) -> tuple[torch.Tensor, tuple[int, int]]:
@@ -229,7 +214,7 @@ def _train_features(clip: Clip, train: ImageDataset, how: dict[str, Any]) -> tup
         return {"features": features, "grid": torch.tensor(grid)}
 
     found = store.tensors(key, compute)
-    return found["features"], tuple(found["grid"].tolist())
+    return found["features"], (int(found["grid"][0]), int(found["grid"][1]))
 
 
 def _halves(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -252,7 +237,7 @@ def tensors(method: str, clip: Clip, train: ImageDataset, how: dict[str, Any]) -
 
 
 def load(method: str, clip: Clip, train: ImageDataset, how: dict[str, Any]) -> Any:
-    """A trained `Baseline`, float32 on the model's device."""
+    """A trained baseline, float32 on the model's device: a module, or the dict of `bottlenecks.label_free`."""
     one_of("the baseline", method, METHODS)
     state = {k: v.float() if v.is_floating_point() else v for k, v in tensors(method, clip, train, how).items()}
     if method == "lf_cbm":
@@ -276,8 +261,9 @@ def opened(
 def main(names: Sequence[str]) -> None:
     """Train every baseline for the miniatures `names` and write them into the repository's folder."""
     for name in names:
-        clip, train = models.load(name), data.load("bestiary", "train")
-        how, found = recipe(clip, train), {}
+        clip: Any = models.load(name)
+        train = data.load("bestiary", "train")
+        how, found = recipe(clip, train, Training()), dict[str, torch.Tensor]()
         for method in METHODS:
             found |= {f"{method}.{k}": v.contiguous() for k, v in trained(method, clip, train, how).items()}
             print(name, method, flush=True)

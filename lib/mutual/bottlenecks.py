@@ -108,7 +108,7 @@ def predict(model: nn.Module, inputs: torch.Tensor, batch_size: int = 256) -> to
 
 
 def drop_block(
-    maps: torch.Tensor, grid: tuple[int, int], block: int, rate: float, generator: torch.Generator
+    maps: torch.Tensor, generator: torch.Generator, grid: tuple[int, int], block: int, rate: float
 ) -> torch.Tensor:
     """Masked mean of patch features with square blocks of the map left out: [n, P, C] -> [n, C].
 

@@ -14,27 +14,16 @@ import torch
 from PIL import Image
 
 from lib.data import ImageDataset
-from lib.errors import UserError, nearest, one_of
+from lib.errors import UserError, nearest
 from lib.models import Clip, heads
 from lib.mutual import information, prompts
-from lib.mutual.explain import PART_METHODS, find, language_scores, language_size, name_parts
-from lib.mutual.options import Options
+from lib.mutual.explain import find, language_scores, language_size, name_parts
+from lib.mutual.options import DEFAULTS, Options
 
 COLUMNS = ["image", "class", "predicted", "rival", "top1", "probability", "named"]  # of `sharing`
 COLUMNS += ["matches", "matches_rival", "above_chance", "hold"]
 KINDS = {"shares most": 6, "wrong and sure": 3, "right, shares least": 3}  # of a page's examples, and how many
 FILE = "a file"  # the split of a picture from elsewhere
-
-
-@dataclass(frozen=True)
-class ExampleOptions(Options):
-    """Options, and by which method the parts are found."""
-
-    parts_by: str = "kmeans"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("parts_by", self.parts_by, PART_METHODS)
 
 
 @dataclass
@@ -138,20 +127,18 @@ def described(clip: Clip, group: ImageDataset) -> str:
 # --- one image
 
 
-def view(
-    clip: Clip, group: ImageDataset, i: int, options: ExampleOptions = ExampleOptions(), rival: str = "", seed: int = 0
-) -> View:
+def view(clip: Clip, group: ImageDataset, i: int, options: Options = DEFAULTS, rival: str = "", seed: int = 0) -> View:
     """The explanation of image `i` of a group of images that are decomposed together (see `group_of`).
 
-    rival: the class that it is held against, by default the second most likely one. Raises UserError for an unknown
-    class, and for images without descriptors.
+    options: with parts_by "both" the parts are those of K-means. rival: the class that it is held against, by default
+    the second most likely one. Raises UserError for an unknown class, and for images without descriptors.
     """
     group.require_descriptors(every_class=False)
-    found = find(clip, group, options, options.parts_by, seed)
-    named = name_parts(clip, group, found, options)
+    found = find(clip, group, options, options.methods[-1], seed)
+    named, label_map = name_parts(clip, group, found, options), np.asarray(found.label_maps)[i].astype(int)
     ids, by_part = named.vision_ids[i].tolist(), named.part_ids[i].tolist()
     pixels = clip.pixels([group.image(i)])
-    drawn, _, numbers = prompts.red_circles(pixels, found.label_maps[i : i + 1].long())
+    drawn, _, numbers = prompts.red_circles(pixels, torch.from_numpy(label_map)[None])
     chances = probabilities(clip, group, clip.embed_pixels(pixels))[0]
     order = chances.argsort(descending=True).tolist()
     second = class_of(group, rival) if rival else order[1]
@@ -159,7 +146,7 @@ def view(
     return View(
         picture=pixels[0].permute(1, 2, 0).numpy(),
         label=None if group.split == FILE else group.classes[group.labels[i]],
-        label_map=found.label_maps[i].numpy().astype(int),
+        label_map=label_map,
         parts={p: [group.bank[d] for d in by_part[p] if d >= 0] for p in numbers.tolist()},
         circled={p: drawn[k, 0].permute(1, 2, 0).numpy() for k, p in enumerate(numbers.tolist())},
         named=[group.bank[d] for d in ids if d >= 0],
@@ -204,8 +191,8 @@ def sharing(clip: Clip, images: ImageDataset, named: np.ndarray, language: np.nd
     """What every image shares with its predicted class, and with the second most likely one, the rival.
 
     named int [n, N], language int [classes, M]: as in the tensors of `observe.table3`. A line an image: image, class,
-    predicted, rival, top1 (0 or 100), probability, named, matches, matches_rival, above_chance (matches less those with an
-    average other class), hold (how many of the named ones hold; nan where the truth is not known).
+    predicted, rival, top1 (0 or 100), probability, named, matches, matches_rival, above_chance (matches less those with
+    an average other class), hold (how many of the named ones hold; nan where the truth is not known).
     """
     chances = probabilities(clip, images, clip.embed_images(images)).topk(2, dim=1)
     (first, second), rows, names = chances.indices.T.numpy(), np.arange(len(images)), np.array(images.classes)

@@ -13,7 +13,6 @@ fewer than L parts are not stated; they are arguments here.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -22,11 +21,13 @@ import torch
 from torch.nn import functional as F
 
 from lib import seeds
-from lib.errors import UserError
+from lib.errors import UserError, one_of
 
 SCORE_SCALE = 2.5  # CLIPScore's constant; caption of the paper's figure A7
+WHOLE = "whole image"  # the control that blurs everything in its first step
 # which way is good: a higher value (+1) or a lower one (-1)
 MEASURES = {"deletion": -1, "insertion": 1, "acc_drop": -1, "acc_inc": 1}
+FOLLOWED = ("score", "probability", "correct", "unchanged", "covered")  # what a table of steps has of each step
 CHOICES = {
     "rank": ("product", "part", "descriptor", "given"),
     "score": ("cosine", "probability"),
@@ -40,8 +41,7 @@ CHOICES = {
 def require(**chosen: str) -> None:
     """Raise UserError for an option that is not among its `CHOICES`."""
     for name, value in chosen.items():
-        if value not in CHOICES[name]:
-            raise UserError(f"{name} is '{value}'; choose one of {', '.join(CHOICES[name])}.")
+        one_of(name, value, CHOICES[name])
 
 
 # --- images between intact and blurred
@@ -110,19 +110,6 @@ def blur_masks(covered: torch.Tensor, start: str = "whole") -> tuple[torch.Tenso
 # --- what the classifier says of them
 
 
-@dataclass
-class Path:
-    """What a classifier says along the steps: each [n, K].
-
-    score: 2.5 x cosine of the class that was predicted for the intact image. probability: its softmax. winner: int64,
-    the class predicted at that step.
-    """
-
-    score: np.ndarray
-    probability: np.ndarray
-    winner: np.ndarray
-
-
 def follow(
     pixels: torch.Tensor,
     masks: Sequence[torch.Tensor],
@@ -131,13 +118,14 @@ def follow(
     kernel: int = 11,
     scale: float = 100.0,
     batch_size: int = 64,
-) -> list[Path]:
-    """A `Path` for each of `masks`, each different image classified once.
+) -> dict[str, np.ndarray]:
+    """What a classifier says at each step: score, probability and winner, each [n, steps], those of all masks in turn.
 
-    pixels uint8 [n, 3, S, S]; masks: list of bool [n, K, h, w], where to blur; classify: function from uint8 [m, 3,
-    S, S] to cosines [m, classes]; targets int [n]; scale: of the cosines before the softmax. An image whose steps
-    differ in nothing (an empty region, the start and the end of several explanations) is embedded only once. Raises
-    UserError for shapes that do not fit.
+    pixels uint8 [n, 3, S, S]; masks: list of bool [n, steps, h, w], where to blur; classify: function from uint8 [m, 3,
+    S, S] to cosines [m, classes]; targets int [n]: the class that was predicted for the intact image. score: 2.5 x its
+    cosine; probability: its softmax, of cosines times `scale`; winner: the class predicted at that step, int64. An
+    image whose steps differ in nothing (an empty region, the start and the end of several explanations) is embedded
+    only once. Raises UserError for shapes that do not fit.
     """
     for mask in masks:
         if mask.ndim != 4 or len(mask) != len(pixels):
@@ -156,9 +144,8 @@ def follow(
         score.append(SCORE_SCALE * cosines.gather(1, target)[:, 0])
         probability.append((scale * cosines).softmax(1).gather(1, target)[:, 0])
         winner.append(cosines.argmax(1))
-    columns = np.cumsum([m.shape[1] for m in masks])[:-1]
-    found = [np.split(torch.cat(x).cpu().numpy()[where], columns, axis=1) for x in (score, probability, winner)]
-    return [Path(*parts) for parts in zip(*found, strict=True)]
+    found = {"score": score, "probability": probability, "winner": winner}
+    return {name: torch.cat(parts).cpu().numpy()[where] for name, parts in found.items()}
 
 
 def distinct(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
@@ -191,9 +178,7 @@ def area(curves: np.ndarray, shown: np.ndarray | None = None, short: str = "hold
     return (pieces * (np.arange(pieces.shape[-1]) < np.asarray(shown)[..., None])).sum(-1)
 
 
-def measures(
-    steps: pd.DataFrame, score: str = "cosine", short: str = "hold", correct: str = "label"
-) -> pd.DataFrame:
+def measures(steps: pd.DataFrame, score: str = "cosine", short: str = "hold", correct: str = "label") -> pd.DataFrame:
     """The four `MEASURES` of each explanation of each image, from a table of steps: a line for each two curves.
 
     steps: what `observe_regions.table1` sees, the steps of a curve one below the other, deletion before insertion.
@@ -204,12 +189,62 @@ def measures(
     require(score=score, short=short, correct=correct)
     points = int(steps["step"].max()) + 1
     lines = steps.iloc[:: 2 * points].drop(columns=["direction", "step", *FOLLOWED]).reset_index(drop=True)
-    columns = {"deletion": FOLLOWED[CHOICES["score"].index(score)], "acc_drop": f"is_{correct}"}
-    found = {"area": steps["covered"].to_numpy().reshape(-1, 2, points)[:, 0, -1]}
-    for (first, second), column in zip((("deletion", "insertion"), ("acc_drop", "acc_inc")), columns.values()):
+    followed = {
+        ("deletion", "insertion"): {"cosine": "score", "probability": "probability"}[score],
+        ("acc_drop", "acc_inc"): {"label": "correct", "predicted": "unchanged"}[correct],
+    }
+    for names, column in followed.items():
         areas = area(steps[column].to_numpy().reshape(-1, 2, points), lines["shown"].to_numpy()[:, None], short)
-        found |= {first: areas[:, 0], second: areas[:, 1]}
-    return lines.assign(**found)
+        lines = lines.assign(**dict(zip(names, areas.T, strict=True)))
+    return lines.assign(area=steps["covered"].to_numpy().reshape(-1, 2, points)[:, 0, -1])
+
+
+def against_random(measured: pd.DataFrame) -> pd.DataFrame:
+    """`measures` as a line for each measure of each explanation: that of its "explained" and of its "random" regions.
+
+    gain: the difference, positive where the explanation is better than chance.
+    """
+    keys = [*(c for c in ("model", "title") if c in measured), "measure", "explanation", "image"]
+    long = measured[measured["explanation"] != WHOLE].melt(
+        [*(k for k in keys if k != "measure"), "regions"], list(MEASURES), "measure"
+    )
+    both = long.pivot_table("value", keys, "regions", sort=False).reset_index()
+    return both.assign(gain=both["measure"].map(MEASURES) * (both["explained"] - both["random"]))
+
+
+def above_blurred(steps: pd.DataFrame) -> pd.DataFrame:
+    """How far score and accuracy lie above those of the blurred image, from a table of steps: two lines for each curve.
+
+    above: the mean after each step but the first, which no explanation can change, less that of the wholly blurred
+    image; span: the same of the intact image; value: "score" or "correct". A region that carries everything has a
+    ratio of 0 in deletion and of 1 in insertion.
+    """
+    model = [c for c in ("model", "title") if c in steps]
+    image, curve = [*model, "image"], [*model, "image", "explanation", "regions", "direction"]
+    whole = (steps["explanation"] == WHOLE) & (steps["regions"] == "explained") & (steps["direction"] == "deletion")
+    after = steps[(steps["step"] > 0) & (steps["explanation"] != WHOLE)].groupby(curve, sort=False)
+    lines = []
+    for value in ("score", "correct"):
+        intact, blurred = (steps[whole & (steps["step"] == k)].set_index(image)[value] for k in (0, 1))
+        above = after[value].mean().rename("above").reset_index().join(blurred.rename("below"), on=image)
+        above = above.join((intact - blurred).rename("span"), on=image)
+        lines.append(above.assign(value=value, above=above["above"] - above["below"]).drop(columns="below"))
+    return pd.concat(lines, ignore_index=True)
+
+
+def agreement(measured: pd.DataFrame, published: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """How the order of the explanations compares with the published one: two frames, `definition` by measure.
+
+    The first holds Spearman's correlation of their means with the published values (indexed by explanation), the
+    second the explanation that comes out best. measured: from `observe_regions.definitions`.
+    """
+    measures, by = list(MEASURES), ["definition", "explanation"]
+    means, theirs = measured.groupby(by, sort=False)[measures].mean(), published[measures].rank()
+    ranks = means.groupby("definition", sort=False).rank().groupby("definition", sort=False)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a measure may be the same for all
+        alike = ranks.apply(lambda of: of.loc[of.name].corrwith(theirs))
+    best = (means * pd.Series(MEASURES)).groupby("definition", sort=False).idxmax().map(lambda pair: pair[1])
+    return alike[measures], best[measures]
 
 
 # --- controls
@@ -242,8 +277,3 @@ def control(
     """Area-matched random regions: `shifted` or `scattered`."""
     require(random_regions=random_regions)
     return {"shifted": shifted, "scattered": scattered}[random_regions](regions, images, seed)
-
-
-def covered_share(regions: torch.Tensor) -> torch.Tensor:
-    """Share of the image that the first 0, 1, ... L regions cover: float [n, L + 1]."""
-    return cumulative(regions).float().mean((2, 3))

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib.data import ImageDataset
-from lib.errors import UserError, one_of
+from lib.errors import one_of
 from lib.models import Clip
 from lib.mutual import parts
 
@@ -26,17 +26,16 @@ def setting_of(clip: Clip, foreground: str = "default") -> dict[str, Any]:
     """Where the foreground is read: feature, layer, method and component, from data/models.csv.
 
     foreground "default": for a miniature, the setting that localised best on the train split; else "published": what
-    the released notebook does, last-layer tokens and their second singular vector. "keys_no_bias": the default with
-    the keys' bias left out, as the released code does. Raises UserError where the default does not read keys.
+    the released notebook does, last-layer tokens and their second singular vector. "keys_no_bias": the default, and
+    where that reads keys, without their bias, as the released code does.
     """
     one_of("foreground", foreground, ("default", "published", "keys_no_bias"))
     mini = clip.miniature and foreground != "published" and clip.row.get("mini_feature")
     kind = "mini" if mini else "foreground"
     found = {key: clip.row.get(f"{kind}_{key}") or default for key, default in RELEASED.items()}
-    if foreground == "keys_no_bias" and found["feature"] != "keys":
-        raise UserError(f"{clip.name} reads its foreground from {found['feature']}, so there is no keys' bias to omit.")
-    feature = "keys_no_bias" if foreground == "keys_no_bias" else found["feature"]
-    return found | {"feature": feature, "layer": int(found["layer"]), "component": int(found["component"])}
+    if foreground == "keys_no_bias" and found["feature"] == "keys":
+        found["feature"] = foreground
+    return found | {"layer": int(found["layer"]), "component": int(found["component"])}
 
 
 def groups(labels: np.ndarray, size: int = GROUP) -> list[np.ndarray]:

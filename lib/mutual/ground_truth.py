@@ -6,12 +6,14 @@ image is known where the images are drawn. n images, D descriptors in the bank, 
 how many parts an animal can have, the background (number 0) included.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lib import seeds
 
 SMALLEST = 12  # pixels: a part of which less is visible counts as not shown
-DRAWS = 5  # of each null model
+DRAWS = 20  # of what is dealt at random, where the mean has no formula
 Scores = dict[str, dict[str, np.ndarray]]
 
 
@@ -27,7 +29,7 @@ def dealt(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def ratio(count: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """count / of, nan where `of` is 0."""
+    """count / of, nan where `of` is 0; shapes as numpy broadcasts them."""
     return np.where(of > 0, count / np.where(of > 0, of, 1), np.nan)
 
 
@@ -78,6 +80,15 @@ def part_iou(table: np.ndarray) -> np.ndarray:
     return ratio((best * shown).sum(1), shown.sum(1))
 
 
+def extremes(scores: Sequence[float], each: int = 2) -> list[int]:
+    """Numbers of the lowest, middle and highest scores, `each` of a kind, lowest first; nan is left out."""
+    order = np.argsort(scores, kind="stable")
+    order = order[np.isfinite(np.asarray(scores)[order])]
+    middle = len(order) // 2
+    picked = [*order[:each], *order[middle : middle + each], *order[-each:]]
+    return list(dict.fromkeys(int(i) for i in picked))
+
+
 def part_scores(label_maps: np.ndarray, counts: np.ndarray, parts: int, seed: int = 0) -> Scores:
     """purity and part_iou of the found parts, and of parts dealt "at random" within the same foreground.
 
@@ -121,29 +132,20 @@ def f1(named: np.ndarray, true: np.ndarray) -> np.ndarray:
     return ratio(2 * (named & true).sum(1), named.sum(1) + true.sum(1))
 
 
-def descriptor_scores(ids: np.ndarray, true: np.ndarray, labels: np.ndarray, seed: int = 0) -> Scores:
+def descriptor_scores(ids: np.ndarray, true: np.ndarray, labels: np.ndarray) -> Scores:
     """precision, recall and f1 of each image's descriptors, how many are `named`, and the bank's `base` rate.
 
-    ids int [n, N]; true bool [n, D]; labels int [n]. "another class": the same descriptors against images of other
-    classes, nan when there are none. base: the share of the bank that holds, the precision of naming at random.
+    ids int [n, N]; true bool [n, D]; labels int [n]. "another class": the mean of the same descriptors against every
+    image of another class, nan when there are none. base: the share of the bank that holds, the precision of naming at
+    random.
     """
-    named, rng = members(ids, true.shape[1]), seeds.rng(seed, "images of other classes")
-    others = [other_class(labels, rng) for _ in range(DRAWS)]
-    measures = {"precision": precision, "recall": recall, "f1": f1}
-    own = {name: 100 * measure(named, true) for name, measure in measures.items()}
-    wrong = {
-        name: np.mean([np.where(o >= 0, 100 * measure(named, true[o]), np.nan) for o in others], axis=0)
-        for name, measure in measures.items()
-    }
+    named, others = members(ids, true.shape[1]), np.not_equal.outer(labels, labels)
+    hits, count, known = named.astype(float) @ true.T.astype(float), named.sum(1)[:, None], true.sum(1)
+    pairs = {"precision": ratio(hits, count), "recall": ratio(hits, known), "f1": ratio(2 * hits, count + known)}
+    wrong = {name: 100 * ratio(np.where(others, of, 0).sum(1), others.sum(1)) for name, of in pairs.items()}
+    own = {"precision": precision(named, true), "recall": recall(named, true), "f1": f1(named, true)}
     counted = {"named": named.sum(1).astype(float), "base": 100 * true.mean(1)}
-    return {"the image": own | counted, "another class": wrong}
-
-
-def other_class(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For each image the number of one of another class, drawn at random: int64 [n], -1 where there is none."""
-    labels = np.asarray(labels)
-    drawn = [np.flatnonzero(labels != label) for label in labels]
-    return np.array([rng.choice(others) if len(others) else -1 for others in drawn])
+    return {"the image": {name: 100 * score for name, score in own.items()} | counted, "another class": wrong}
 
 
 # --- descriptors of a part against that part
@@ -163,19 +165,21 @@ def in_place(table: np.ndarray, part_of: np.ndarray) -> np.ndarray:
     return there[:, :, part_of]
 
 
-def place_scores(part_ids: np.ndarray, true: np.ndarray, there: np.ndarray, seed: int = 0) -> Scores:
+def place_scores(part_ids: np.ndarray, true: np.ndarray, there: np.ndarray) -> Scores:
     """Share of the descriptors named for a part that hold in the image, and that are `placed`: hold for *that* part.
 
-    part_ids int [n, L, k]; true bool [n, D]; there bool [n, L, D] from `in_place`. "at random": the same descriptors
-    dealt to the image's parts. nan where no part has a descriptor.
+    part_ids int [n, L, k]; true bool [n, D]; there bool [n, L, D] from `in_place`. "at random": what is expected when
+    the same descriptors are dealt to the image's parts. nan where no part has a descriptor.
     """
-    ids, rng = np.asarray(part_ids), seeds.rng(seed, "descriptors dealt to parts")
-    slots, holds = (ids >= 0).sum((1, 2)), true[:, None] & np.ones_like(there)
-    placed = there & true[:, None]
-    by_chance = np.mean([_right(dealt(ids, rng), placed).sum((1, 2)) for _ in range(DRAWS)], axis=0)
-    found = {"holds": _right(ids, holds).sum((1, 2)), "placed": _right(ids, placed).sum((1, 2))}
-    own = {name: 100 * ratio(count, slots) for name, count in found.items()}
-    return {"the image": own, "at random": {"placed": 100 * ratio(by_chance, slots)}}
+    ids, placed = np.asarray(part_ids), there & true[:, None]
+    filled, flat = ids >= 0, ids.reshape(len(ids), -1)
+    slots = filled.sum((1, 2))
+    holds = np.take_along_axis(true, np.maximum(flat, 0), 1) & (flat >= 0)
+    everywhere = np.broadcast_to(flat[:, None], (*ids.shape[:2], flat.shape[1]))
+    dealt = _right(everywhere, placed).sum(2) * filled.sum(2)  # each of a part's places: the mean over what is dealt
+    own = {"holds": ratio(holds.sum(1), slots), "placed": ratio(_right(ids, placed).sum((1, 2)), slots)}
+    own = {name: 100 * share for name, share in own.items()}
+    return {"the image": own, "at random": {"placed": 100 * ratio(dealt.sum(1), slots**2)}}
 
 
 def pointing_scores(part_ids: np.ndarray, true: np.ndarray, part_of: np.ndarray, seed: int = 0) -> Scores:

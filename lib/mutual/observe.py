@@ -83,22 +83,23 @@ def _measured(ids: np.ndarray, language: np.ndarray, options: Options) -> dict[s
 
 
 def read_foreground(given: Given, options: Options) -> Seen:
-    """Where the foreground is read here ("default") and in the released notebook ("published"), and how well.
+    """Where the foreground is read here ("default") and in the released notebook ("released"), and how well.
 
-    A line an image and `read`; columns share (% of the patches, 100 where none was found) and, where the true animal is
-    known, iou (%, intersection over union with it). Notes: both settings.
+    A line an image and `read`; columns where (features, layer, method and component), share (% of the patches), none (0
+    or 100: none was found, and the whole image stands in) and, where the true animal is known, iou (%, with it).
     """
     clip, images, tables = given.model, given.images, []
-    settings = {name: foreground.setting_of(clip, name) for name in ("default", "published")}
     names = np.array(images.classes, dtype=object)[images.labels]
-    for name, where in settings.items():
-        share, iou = np.zeros(len(images)), np.zeros(len(images))
+    for read, name in {"default": "default", "released": "published"}.items():
+        where = foreground.setting_of(clip, name)
+        share, iou = np.zeros(len(images)), np.full(len(images), np.nan)
         for members in foreground.groups(images.labels):
             pixels = clip.pixels(images.image(i) for i in members)
             mask = foreground.masks(clip, pixels, where, options.spectral, options.components)[1]
-            share[members] = mask.float().mean((1, 2)).cpu()
+            share[members] = 100.0 * mask.float().mean((1, 2)).cpu()
             if images.name == "bestiary":
-                iou[members] = foreground.intersection_over_union(mask, foreground.animals(images, members))
-        table = pd.DataFrame({"image": np.arange(len(images)), "class": names, "read": name, "share": 100 * share})
-        tables.append(table.assign(iou=100 * iou) if images.name == "bestiary" else table)
-    return Seen(pd.concat(tables, ignore_index=True), notes=settings)
+                iou[members] = 100.0 * foreground.intersection_over_union(mask, foreground.animals(images, members))
+        table = pd.DataFrame({"image": np.arange(len(images)), "class": names, "read": read})
+        table["where"] = f"{where['feature']}, layer {where['layer']}, {where['method']} {where['component'] + 1}"
+        tables.append(table.assign(share=share, none=100.0 * (share == 100), iou=iou))
+    return Seen(pd.concat(tables, ignore_index=True).dropna(axis=1, how="all"))

@@ -99,8 +99,8 @@ def masked(given: Given, options: MaskOptions) -> Seen:
     """Accuracy with all but the foreground blurred, or erased (blur = 0).
 
     A line an image and what is `kept`: "everything"; "patches", the foreground's; "foreground", its largest connected
-    patches; "outline", those cut along edges, if `crf`; "the rest" instead of the foreground; "nothing"; "true animal"
-    (bestiary only). Columns top1 (0 or 100) and share (% of the picture that is kept). Paper, appendix Table 3.
+    patches; "outline", those cut along edges, if `crf`; "true animal" (bestiary only); "the rest" instead of the
+    foreground; "nothing". Columns top1 (0 or 100) and share (% of the picture that is kept). Paper, appendix Table 3.
     """
     clip, images = given.model, given.images
     weights = heads.classifier(clip, images.classes, images.templates)
@@ -135,15 +135,17 @@ def _kept(
     kept = {"patches": patches, "foreground": component}
     if options.crf:
         kept["outline"] = parts.dense_crf(pixels, component)
-    kept |= {"the rest": ~component, "nothing": torch.zeros_like(component)}
-    return kept | ({"true animal": foreground.animals(images, members)} if images.name == "bestiary" else {})
+    if images.name == "bestiary":
+        kept["true animal"] = foreground.animals(images, members)
+    return kept | {"the rest": ~component, "nothing": torch.zeros_like(component)}
 
 
 def matchings(given: Given, options: Options) -> Seen:
     """What each way of matching gives the same parts: a line an image, `parts` method and `matching`.
 
     Columns: entropy of the image's descriptors (nats); agreement, the share (%) of the optimal transport's descriptors
-    that this way finds too; in the bestiary precision, the share (%) of the descriptors that hold. Paper, appendix A.2.
+    that this way finds too; precision, the share (%) of the descriptors that hold, nan where the truth is not known.
+    Paper, appendix A.2.
     """
     clip, images, tables = given.model, given.images, []
     known = None
@@ -154,9 +156,8 @@ def matchings(given: Given, options: Options) -> Seen:
         for name, of in named.items():
             table = _about(images).assign(parts=method, matching=name, entropy=matching.entropy(of.part_ids))
             table["agreement"] = 100.0 * matching.agreement(named["transport"].part_ids, of.part_ids)
-            if known is not None:
-                listed = ground_truth.members(of.vision_ids.numpy(), len(images.bank))
-                table["precision"] = 100.0 * ground_truth.precision(listed, known)
+            listed = ground_truth.members(of.vision_ids.numpy(), len(images.bank))
+            table["precision"] = np.nan if known is None else 100.0 * ground_truth.precision(listed, known)
             tables.append(table)
     return Seen(pd.concat(tables, ignore_index=True))
 
@@ -164,21 +165,21 @@ def matchings(given: Given, options: Options) -> Seen:
 def banks(given: Given, options: BankOptions) -> Seen:
     """Classification by description with the bank as it is, and with banks made worse on purpose.
 
-    A line an image and `bank` of `BANKS`; columns top1, top5 (0 or 100). "half forgotten": each class keeps half of its
-    descriptors; "a quarter wrong": a quarter of them are others of the bank; "of another class": every class has those
-    of another. Notes: diversity, {bank: [inter, intra]}, and the sentence. Paper, appendix Table 4.
+    A line an image and `bank` of `BANKS`; columns top1, top5 (0 or 100), InterDiv and IntraDiv (of the bank). "half
+    forgotten": each class keeps half of its descriptors; "a quarter wrong": a quarter of them are others of the bank;
+    "of another class": every class has those of another. Notes: the sentence. Paper, appendix Table 4.
     """
     clip, images = given.model, given.images
     images.require_descriptors()
     sentence, worse = boost.prompt_of(images.name, options.prompt), worse_banks(images, given.seed)
     texts, five = clip.embed_texts(images.bank).cpu(), min(5, len(images.classes))
-    tables, notes = [], {}
+    tables = []
     for name, logits in scores(clip, images, worse, sentence, "similarities").items():
         top1, top5 = (100.0 * heads.top_k_hits(logits, images.labels, k).float().numpy() for k in (1, five))
-        tables.append(_about(images).assign(bank=name, top1=top1, top5=top5))
-        numbers = [d for ids in worse[name] for d in ids]
-        notes[name] = appendix.diversity(texts[numbers], [k for k, ids in enumerate(worse[name]) for _ in ids])
-    return Seen(pd.concat(tables, ignore_index=True), notes={"prompt": sentence, "diversity": notes})
+        numbers, classes = zip(*((d, k) for k, ids in enumerate(worse[name]) for d in ids), strict=True)
+        inter, intra = appendix.diversity(texts[list(numbers)], classes)
+        tables.append(_about(images).assign(bank=name, top1=top1, top5=top5, InterDiv=inter, IntraDiv=intra))
+    return Seen(pd.concat(tables, ignore_index=True), notes={"prompt": sentence})
 
 
 def worse_banks(images: ImageDataset, seed: int = 0) -> dict[str, list[list[int]]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import data, seeds
+from lib import seeds
 from lib.data import ImageDataset
 from lib.errors import UserError
 from lib.given import Given
@@ -23,6 +23,18 @@ from lib.store import Seen
 
 KEPT = (1, 2, 3, 5, 10, 0)  # how many of a class's finds are handed on, in `kept`; 0 is all
 DRAWS = 3  # of the random controls
+# variant -> where the descriptors come from that a class gets, and which labels that reads
+VARIANTS = {
+    "published": ("images of the nearest classes, by label", "of the evaluated images"),
+    "tuned": ("the same, less the classes that it harms there", "of the evaluated images, twice"),
+    "tuned_half": ("the same, less those that it harms in the other half", "of the other half of them, too"),
+    "half": ("the other half of the images, by label", "of the other half of them"),
+    "own": ("the class's own images, by label", "of the evaluated images"),
+    "train": ("training images, by label", "of training images"),
+    "label_free": ("training images, by prediction", "none"),
+    "random_classes": ("images of random classes, by label", "of the evaluated images"),
+    "random": ("descriptors drawn from the bank", "none"),
+}
 Finds = dict[str, tuple[torch.Tensor, np.ndarray]]  # variant -> descriptors of images, class that each counts for
 
 
@@ -58,7 +70,7 @@ def table2(given: Given, options: BoostOptions) -> Seen:
 
 
 def kept(given: Given, options: BoostOptions) -> Seen:
-    """As `table2`, for every number of descriptors handed on in `KEPT` (column `keep`, 0 for all) and three variants."""
+    """As `table2`, three variants, for every number of descriptors handed on in `KEPT` (column `keep`, 0 for all)."""
     clip, images = given.model, given.images
     own, finds, near, notes = _prepared(given, clip, images, options)
     rng, sets = seeds.rng(given.seed, "boost"), {"base": own}

@@ -19,7 +19,7 @@ from lib.errors import UserError
 from lib.given import Given
 from lib.models import heads
 from lib.mutual import ground_truth, information, matching
-from lib.mutual.explain import Parts, embed_parts, find_all, language_scores, language_size, name_parts
+from lib.mutual.explain import Named, Parts, embed_parts, find_all, language_scores, language_size, name_parts
 from lib.mutual.ground_truth import Scores
 from lib.mutual.options import Options
 from lib.store import Seen
@@ -85,7 +85,7 @@ def parts(given: Given, options: Options) -> Seen:
     clip, images = given.model, given.images
     truth, maps, tables = true_maps(images), {}, []
     for method, found in find_all(clip, images, options, seed=given.seed).items():
-        maps[method] = found.label_maps.numpy()
+        maps[method] = np.asarray(found.label_maps)
         counts = ground_truth.patch_counts(truth, maps[method].shape[1:], len(PARTS))
         scores = ground_truth.part_scores(maps[method], counts, options.parts, given.seed)
         tables.append(lines(about(images), scores, parts=method))
@@ -112,7 +112,7 @@ def descriptors(given: Given, options: Options) -> Seen:
         for kind in matching.METHODS if method == "kmeans" else (options.matching,):
             named = name_parts(clip, images, found, replace(options, matching=kind), embedded)
             kept[method, kind] = named.vision_ids.numpy()
-            scores = of_parts(images, truth, named, found.label_maps.numpy(), seed)
+            scores = of_parts(images, truth, named, np.asarray(found.label_maps))
             scores["the image"] |= counts(kept[method, kind], language, predicted, options)
             tables.append(lines(who, scores, parts=method, matching=kind))
     ids = kept["kmeans", options.matching]
@@ -120,7 +120,7 @@ def descriptors(given: Given, options: Options) -> Seen:
     nearest = (embedded @ concepts.T).argsort(dim=1, descending=True).cpu().numpy()
     whole = np.where(np.arange(nearest.shape[1]) < (ids >= 0).sum(1)[:, None], nearest, -1)
     for kind, listed in (("whole image", whole), ("predicted class", language[predicted])):
-        scores = ground_truth.descriptor_scores(listed, truth.held, images.labels, seed)
+        scores = ground_truth.descriptor_scores(listed, truth.held, images.labels)
         tables.append(lines(who, scores, parts="none", matching=kind))
     return Seen(pd.concat(tables, ignore_index=True), {"ids": ids}, {"top_u": size, "bank": len(images.bank)})
 
@@ -137,7 +137,7 @@ def true_parts(given: Given, options: StepOptions) -> pd.DataFrame:
     for kind in matching.METHODS:
         named = name_parts(clip, few, found, replace(options, matching=kind))
         pointed = ground_truth.pointing_scores(named.part_ids.numpy(), truth.held, truth.part_of, given.seed)
-        scores = merged(of_parts(few, truth, named, maps.numpy(), given.seed), pointed)
+        scores = merged(of_parts(few, truth, named, maps.numpy()), pointed)
         tables.append(lines(about(few).assign(image=chosen), scores, parts="true", matching=kind))
     return pd.concat(tables, ignore_index=True)
 
@@ -167,13 +167,13 @@ def merged(a: Scores, b: Scores) -> Scores:
     return {against: a.get(against, {}) | b.get(against, {}) for against in {**a, **b}}
 
 
-def of_parts(images: ImageDataset, truth: Truth, named: Any, label_maps: np.ndarray, seed: int) -> Scores:
-    """Scores of the descriptors `named` (see `explain.Named`) of parts that lie at label_maps int [n, h, w]."""
+def of_parts(images: ImageDataset, truth: Truth, named: Named, label_maps: np.ndarray) -> Scores:
+    """Scores of the descriptors `named` of parts that lie at label_maps int [n, h, w]."""
     part_ids, ids = named.part_ids.numpy(), named.vision_ids.numpy()
     patches = ground_truth.patch_counts(truth.maps, label_maps.shape[1:], len(PARTS))
     there = ground_truth.in_place(ground_truth.confusion(label_maps, patches, part_ids.shape[1]), truth.part_of)
-    placed = ground_truth.place_scores(part_ids, truth.held, there, seed)
-    return merged(ground_truth.descriptor_scores(ids, truth.held, images.labels, seed), placed)
+    placed = ground_truth.place_scores(part_ids, truth.held, there)
+    return merged(ground_truth.descriptor_scores(ids, truth.held, images.labels), placed)
 
 
 def counts(ids: np.ndarray, language: np.ndarray, predicted: np.ndarray, options: Options) -> dict[str, np.ndarray]:

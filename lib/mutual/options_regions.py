@@ -1,4 +1,4 @@
-"""The switches of Tables 1, 2 and 5, checked once. The book's pages "method_faithfulness" and "method_truth" name them."""
+"""The switches of Tables 1, 2 and 5, checked once; the book's pages on their methods say what each does."""
 
 from dataclasses import dataclass
 

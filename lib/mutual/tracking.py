@@ -13,8 +13,16 @@ from scipy import stats
 from lib import seeds, statistics
 
 RESAMPLES = 400  # of images, where ranks have to be made anew each time
-COUNTS = ("auc", "mi", "matches", "above_chance", "hit", "last_hit")  # what may track the truth
-TRUTHS = ("precision", "recall", "f1")
+COUNTS = {  # what may track the truth -> its name in tables
+    "auc": "AUC",
+    "mi": "MI",
+    "matches": "matches K",
+    "above_chance": "K above chance",
+    "hit": "any match",
+    "last_hit": "rank of the last match",
+}
+TRUTHS = {"precision": "precision", "recall": "recall", "f1": "F1"}
+NAMES = {"top1": "top-1", **COUNTS, **TRUTHS}
 
 
 def within_models(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -31,7 +39,7 @@ def within_models(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         ranks = stats.rankdata(values[:, np.vstack([np.arange(n), drawn])], axis=-1)
         x, y = ranks[: len(COUNTS), None], ranks[None, len(COUNTS) :]
         total += np.nan_to_num(statistics.coefficient(x, y))
-    columns = pd.MultiIndex.from_product([COUNTS, TRUTHS], names=["count", "truth"])
+    columns = pd.MultiIndex.from_product([list(COUNTS), list(TRUTHS)], names=["count", "truth"])
     return pd.DataFrame((total / len(models)).reshape(len(columns), -1).T, columns=columns)
 
 

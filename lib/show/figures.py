@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 LOOKS = {"ViT": ("#0072B2", "o"), "ResNet": ("#D55E00", "s"), "ConvNeXt": ("#009E73", "^"), "other": ("#CC79A7", "D")}
+FAMILIES = {family: colour for family, (colour, _) in LOOKS.items()}
 CYCLE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 LINES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1))]
@@ -88,12 +89,15 @@ def lines(
     return axes
 
 
-def bars(frame: pd.DataFrame, x: str, y: str, hue: str | None = None, ylabel: str = "") -> Axes:
-    """A bar an estimate with its interval; x names the groups of bars, hue the bars within one."""
+def bars(frame: pd.DataFrame, x: str, y: str, hue: str | None = None, ylabel: str = "", ax: Axes | None = None) -> Axes:
+    """A bar an estimate with its interval; x names the groups of bars, hue the bars within one.
+
+    Give `ax` (one of `panels`) to put several beside each other.
+    """
     frame = frame.reset_index()
     names = list(dict.fromkeys(frame[x]))
     groups = [None] if hue is None else list(dict.fromkeys(frame[hue]))
-    ax = panels(1, 1, (max(4.5, 0.5 + 0.42 * len(names) * max(1, 0.6 * len(groups))), 3.4))[0]
+    ax = ax or panels(1, 1, (max(4.5, 0.5 + 0.42 * len(names) * max(1, 0.6 * len(groups))), 3.4))[0]
     width = 0.8 / len(groups)
     for k, group in enumerate(groups):
         part = frame if group is None else frame[frame[hue] == group]
@@ -119,7 +123,7 @@ def scatter(
 ) -> Axes:
     """Points with intervals in both directions, named by `label`; fit: a least-squares line for each of `hue`.
 
-    Give `ax` (one of `panels`) to put several beside each other.
+    Give `ax` (one of `panels`) to put several beside each other, or take `scatters`.
     """
     frame = frame.reset_index()
     frame = frame[frame[x].notna() & frame[y].notna()]
@@ -138,6 +142,17 @@ def scatter(
     ax.margins(0.12)
     ax.legend(fontsize="small")
     return ax
+
+
+def scatters(frame: pd.DataFrame, x: str, y: str, col: str, xlabel: str = "", ylabel: str = "") -> list[Axes]:
+    """A `scatter` for each value of `col`, in two columns."""
+    frame = frame.reset_index()
+    groups = list(frame.groupby(col, sort=False))
+    axes = panels(len(groups), 2, (4.4, 3.6))
+    for ax, (name, part) in zip(axes, groups, strict=True):
+        scatter(part, x, y, ax=ax)
+        ax.set(title=name, xlabel=xlabel or x, ylabel=ylabel or y)
+    return axes
 
 
 def name_points(ax: Axes, names: Iterable[str], x: Iterable[float], y: Iterable[float]) -> None:

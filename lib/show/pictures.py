@@ -40,13 +40,18 @@ def grid(
         ax.set_title(title, fontsize=fontsize)
         ax.axis("off")
         for k, (text, bold) in enumerate(texts):
-            place = {
-                "xycoords": "axes fraction",
-                "xytext": (0, -3 - 1.25 * fontsize * k),
-                "textcoords": "offset points",
-            }
-            weight = "bold" if bold else "normal"
-            ax.annotate(text, (0.5, 0), **place, ha="center", va="top", fontsize=fontsize, weight=weight)
+            offset, weight = (0, -3 - 1.25 * fontsize * k), "bold" if bold else "normal"
+            ax.annotate(
+                text,
+                (0.5, 0),
+                xytext=offset,
+                xycoords="axes fraction",
+                textcoords="offset points",
+                ha="center",
+                va="top",
+                fontsize=fontsize,
+                weight=weight,
+            )
     return axes
 
 

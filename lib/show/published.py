@@ -6,7 +6,7 @@ from lib import paths
 from lib.errors import UserError, nearest
 
 
-def load(name: str, index: str | list[str] | None = "model") -> pd.DataFrame:
+def load(name: str, index: str | None = "model") -> pd.DataFrame:
     """A table of data/published, indexed by the paper's own model names. Raises UserError for an unknown table."""
     folder = paths.DATA / "published"
     known = sorted(p.stem for p in folder.glob("*.csv"))

@@ -9,11 +9,10 @@ from PIL import Image
 
 from lib import notebook, paths
 from lib.data import entries
-from lib.data import load as load_images
 from lib.errors import UserError
 from lib.report import record
 
-EXHIBITS = ("table2", "foreground", "matching", "ground_truth", "explain", "sensitivity")
+EXHIBITS = ("table2", "foreground", "matching", "sensitivity")
 
 
 @pytest.fixture
@@ -22,45 +21,21 @@ def results(tmp_path, monkeypatch):
     return tmp_path / "results"
 
 
-def test_a_picture_of_ones_own_is_explained(results, tmp_path):
-    load_images("bestiary").image(5).save(tmp_path / "own.jpg")
-    page = tmp_path / "page.ipynb"
-    notebook.execute("explain", page, model="ViT-B-32", limit=12, image=str(tmp_path / "own.jpg"), rival="dumu")
-    cells = [c for c in nbformat.read(page, as_version=4).cells if c.cell_type == "code"]
-    assert not [o for c in cells for o in c.outputs if o.output_type == "stream" and o.name == "stderr"]
-    assert sum("image/png" in o.get("data", {}) for c in cells for o in c.outputs) == 4
-    (path,) = results.rglob("explain/*.json")
-    found = record.read(path)
-    assert found["notes"]["rival"] == "dumu" and found["notes"]["label"] is None
-    assert len(found["decided_by"]["parameters"]["content"]) == 64  # another picture in the file is another record
-
-
 @pytest.mark.parametrize(
     ("exhibit", "parameters", "sentence"),
     [
-        ("explain", {"image": "/nowhere.png"}, "There is no file /nowhere.png"),
-        ("explain", {"image": 24}, "bestiary has 24 here; give 0 to 23"),
-        ("explain", {"rival": "dumm"}, "Did you mean 'dumu'"),
-        ("explain", {"information": "bits"}, "choose one of released, definition, consistent"),
         ("table2", {"prompt": "waffle"}, "The prompt 'waffle' is unknown"),
         ("table2", {"keep": -1}, "keep = -1"),
         ("table2", {"aggregate": "max"}, "aggregated by 'max'"),
         ("matching", {"unit": "shannons"}, "choose 'nats' or 'bits'"),
         ("foreground", {"blur": 4}, "blur = 4"),
         ("sensitivity", {"classes": -1}, "classes = -1"),
-        ("ground_truth", {"parts": 0}, "parts = 0"),
     ],
 )
 def test_bad_input_is_one_sentence(exhibit, parameters, sentence, results):
     with pytest.raises(UserError, match=sentence):
         notebook.compute(exhibit, model="ViT-B-32", limit=3, **parameters)
     assert not list(results.rglob(f"{exhibit}/*.json")) or exhibit == "foreground"
-
-
-def test_no_picture_is_refused(results, tmp_path):
-    (tmp_path / "own.png").write_text("no picture")
-    with pytest.raises(UserError, match="is not a picture that can be read"):
-        notebook.compute("explain", model="ViT-B-32", limit=3, image=str(tmp_path / "own.png"))
 
 
 @pytest.fixture
@@ -72,19 +47,14 @@ def described(make_folder):
     return folder
 
 
-def test_a_folder_without_the_truth_is_refused_where_the_truth_is_asked(described, results):
-    with pytest.raises(UserError, match="only 'bestiary' knows them"):
-        notebook.compute("ground_truth", model="mini-ViT-B-32:random", dataset=str(described))
-
-
-@pytest.mark.parametrize("exhibit", ["table2", "foreground", "matching", "explain", "sensitivity"])
+@pytest.mark.parametrize("exhibit", ["table2", "foreground", "matching", "sensitivity"])
 def test_a_folder_of_ones_own_runs(exhibit, described, results):
     notebook.compute(exhibit, model="mini-ViT-B-32:random", dataset=str(described))
     found = [record.read(p) for p in results.rglob("*.json")]
     assert exhibit in {r["exhibit"] for r in found} and all(r["images"] == 6 for r in found)
 
 
-@pytest.mark.parametrize("exhibit", ["table2", "matching", "explain", "sensitivity"])
+@pytest.mark.parametrize("exhibit", ["table2", "matching", "sensitivity"])
 def test_a_folder_without_descriptors_is_refused(exhibit, make_folder, results):
     with pytest.raises(UserError, match="have no descriptors"):
         notebook.compute(exhibit, model="mini-ViT-B-32:random", dataset=str(make_folder({"cat": 2, "dog": 2})))

@@ -84,11 +84,6 @@ def test_a_bad_parameter_is_refused_before_any_work(parameters, sentence, tmp_pa
     assert not list(tmp_path.rglob("*.json"))
 
 
-def test_the_zoo_of_models_that_are_all_supervised(tmp_path):
-    done = run("lib.notebook", "zoo", tmp_path / "page.ipynb", folder=tmp_path, model="RN50-supervised", limit=8)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
 def test_papermill_itself_fails_on_an_unknown_parameter(tmp_path):
     file = paths.ROOT / "notebooks" / "table3.ipynb"
     done = run("papermill", file, "out.ipynb", folder=tmp_path, modle="ViT-L-14")

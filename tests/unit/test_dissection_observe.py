@@ -111,6 +111,7 @@ def test_labels_again_from_probes_drawn_again(given, clip):
         labels.append([web.classes[k] for k in label[own]])
         assert found["label"].tolist() == labels[-1]
         np.testing.assert_allclose(found["score"], score[own])
+        assert (found["right"] > 0).tolist() == (label[own].numpy() == own).tolist()
         assert (found["kept"] > 0).tolist() == [a == b for a, b in zip(labels[-1], labels[0], strict=True)]
     tested = observe.evidence(given, options).table
     assert {*tested} - {*table} == {"correlation", "auprc", "auc"}

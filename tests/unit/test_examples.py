@@ -1,146 +1,164 @@
 """One image explained: the same as in Table 3, files from elsewhere, a second class, and the choice of examples."""
 
-import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from lib import models
-from lib.data import load as load_images
+from lib import data, models, statistics
 from lib.errors import UserError
-from lib.mutual import examples, ground_truth, sensitivity, table3
-from lib.mutual.explain import explain
-from lib.report import explain as show
-
-matplotlib.use("Agg")
+from lib.mutual import examples, observe
+from lib.mutual.options import Options
 
 
-@pytest.fixture(scope="module")
-def clip():
-    return models.load("ViT-B-32")
+class Few:
+    """A door with a few pictures behind it: six of each of four species."""
 
+    name, seed = "ViT-B-32", 0
 
-@pytest.fixture(scope="module")
-def data():
-    """Six pictures of each of four species."""
-    return load_images("bestiary").subset([k + 48 * i for k in range(4) for i in range(6)])
+    def __init__(self):
+        self.model = models.load("ViT-B-32")
+        self.images = data.load("bestiary").subset([k + 48 * i for k in range(4) for i in range(6)])
 
 
 @pytest.fixture(scope="module")
-def view(clip, data):
-    return examples.view(clip, data, 7)
+def given():
+    return Few()
 
 
-def test_a_view_agrees_with_table_3(clip, data, view):
-    row = table3.row(clip, data, **table3.SWITCHES)["metrics"]
-    found = examples.row(clip, data, 7)["metrics"]
-    for name in ("mi", "auc", "matches"):
-        assert found[name] == pytest.approx(row[f"{name}_kmeans"][7])
-    whole = explain(clip, data)
-    assert view.named == [data.bank[d] for d in whole.vision_ids["kmeans"][7].tolist() if d >= 0]
-    listed = [t for texts in view.parts.values() for t in texts]
-    assert set(listed) == set(view.named) and len(view.parts) == whole.parts_shown["kmeans"][7]
+@pytest.fixture(scope="module")
+def clip(given):
+    return given.model
 
 
-def test_the_sides_are_the_two_most_likely_classes(clip, data, view):
+@pytest.fixture(scope="module")
+def images(given):
+    return given.images
+
+
+@pytest.fixture(scope="module")
+def seen(given):
+    """Table 3 of these pictures, as its page sees it."""
+    return observe.table3(given, Options())
+
+
+@pytest.fixture(scope="module")
+def view(clip, images):
+    return examples.view(clip, *examples.group_of(images, 7))
+
+
+def test_a_view_agrees_with_table_3_though_only_its_class_is_looked_at(images, seen, view):
+    line = statistics.chosen(seen.table, {"parts": "kmeans", "against": "predicted class", "image": 7}).iloc[0]
+    side = view.predicted
+    assert (side.name, len(side.shared)) == (line["predicted"], line["matches"])
+    assert (side.curve[0], side.auc) == (pytest.approx(line["mi"]), pytest.approx(line["auc"]))
+    assert view.named == [images.bank[d] for d in seen.tensors["named_kmeans"][7] if d >= 0]
+    assert {text for texts in view.parts.values() for text in texts} == set(view.named)
+
+
+def test_an_image_comes_with_the_others_of_its_class(images):
+    group, i = examples.group_of(images, 7)
+    assert len(group) == 6 and set(group.labels) == {images.labels[7]}
+    assert np.array_equal(np.asarray(group.image(i)), np.asarray(images.image(7)))
+
+
+def test_the_sides_are_the_two_most_likely_classes(clip, images, view):
     assert view.predicted.probability >= view.rival.probability
     assert view.predicted.name != view.rival.name
     for side in (view.predicted, view.rival):
         assert set(side.shared) == set(side.descriptors) & set(view.named)
         assert len(side.curve) == len(view.named) + 1 and side.curve[-1] == 0
-    asked = examples.view(clip, data, 7, rival="huldra")
+    asked = examples.view(clip, *examples.group_of(images, 7), rival="huldra")
     assert asked.rival.name == "huldra" and asked.predicted.name == view.predicted.name
 
 
-def test_a_file_is_explained_beside_the_images_classified_like_it(clip, data, tmp_path):
-    data.image(7).save(tmp_path / "own.png")
-    beside, number = examples.beside(clip, data, str(tmp_path / "own.png"))
-    assert number == len(beside) - 1 and len(set(beside.labels)) == 1
-    assert np.array_equal(np.asarray(beside.image(number)), np.asarray(data.image(7)))
-    shown = examples.view(clip, data, str(tmp_path / "own.png"))
-    known = examples.view(clip, data, 7)
+def test_what_is_named_is_ticked_and_bold_where_the_class_has_it_too(view):
+    marked = view.marked(most=2)
+    assert list(marked)[:2] == [t + (" ✓" if t in view.true else " ✗") for t in view.named[:2]]
+    assert list(marked.values())[:2] == [t in view.predicted.shared for t in view.named[:2]]
+    assert list(marked)[2] == f"and {len(view.named) - 2} more"
+
+
+def test_a_file_is_explained_alone_and_nothing_else_is_embedded(clip, images, view, tmp_path, monkeypatch):
+    images.image(7).save(tmp_path / "own.png")
+    group, i = examples.group_of(images, str(tmp_path / "own.png"))
+    assert (len(group), i) == (1, 0) and np.array_equal(np.asarray(group.image(0)), np.asarray(images.image(7)))
+    monkeypatch.setattr(images.source, "image", None)  # from here on no picture of the dataset can be read
+    shown = examples.view(clip, group, i)
     assert shown.label is None and shown.true is None
-    assert (shown.predicted.name, shown.predicted.descriptors) == (known.predicted.name, known.predicted.descriptors)
-    assert examples.content_of(str(tmp_path / "own.png")) != examples.content_of(3) == ""
+    assert (shown.predicted.name, shown.predicted.descriptors) == (view.predicted.name, view.predicted.descriptors)
+    assert shown.marked(most=1) == {shown.named[0]: shown.named[0] in shown.predicted.shared} | (
+        {f"and {len(shown.named) - 1} more": False} if len(shown.named) > 1 else {}
+    )
 
 
-def test_another_picture_in_the_same_file_is_another_record(clip, data, tmp_path):
+def test_a_miniature_says_that_photographs_are_new_to_it(clip, images, tmp_path):
+    images.image(7).save(tmp_path / "own.png")
+    file, _ = examples.group_of(images, str(tmp_path / "own.png"))
+    assert "has seen drawn animals only" in examples.described(clip, file)
+    assert "drawn" not in examples.described(clip, examples.group_of(images, 7)[0])
+
+
+def test_another_picture_in_the_same_file_is_another_image(images, tmp_path):
     path = str(tmp_path / "own.png")
-    data.image(7).save(path)
-    first = examples.content_of(path), examples.beside(clip, data, path)[0].fingerprint
-    data.image(8).save(path)
-    assert first[0] != examples.content_of(path) and first[1] != examples.beside(clip, data, path)[0].fingerprint
+    images.image(7).save(path)
+    first = examples.group_of(images, path)[0].fingerprint
+    images.image(8).save(path)
+    assert first != examples.group_of(images, path)[0].fingerprint
 
 
-def test_examples_are_chosen_by_the_rule(clip, data):
-    chosen = examples.choose(clip, data)
-    predicted = explain(clip, data, ("kmeans",)).predicted
-    right = predicted == data.labels
-    assert list(chosen) == list(examples.EXAMPLES)
-    assert all(right[chosen["shares most"]]) and all(right[chosen["right, shares least"]])
-    assert not any(right[chosen["wrong and sure"]])
-    every = sum(chosen.values(), [])
-    assert len(set(every)) == len(every)
-    for found in chosen.values():
-        assert len(set(data.labels[found])) == len(found)  # one a class
-    row = sensitivity.row(clip, data, classes=1)["metrics"]["above_chance_base"]
-    assert row[chosen["shares most"][0]] == row[right].max()
-    assert examples.first({"a": [], "b": [4]}) == 4
+def test_examples_are_chosen_by_the_rule(clip, images, seen):
+    table = examples.sharing(clip, images, seen.tensors["named_kmeans"], seen.tensors["language"])
+    chosen = examples.choose(table)
+    assert list(table) == examples.COLUMNS and list(chosen["kind"].unique()) == list(examples.KINDS)
+    assert not chosen["image"].duplicated().any() and not chosen.duplicated(["kind", "class"]).any()
+    assert set(chosen[chosen["kind"] == "wrong and sure"]["top1"]) == {0}
+    right = table[table["top1"] == 100]
+    of = {kind: part for kind, part in chosen.groupby("kind")}
+    assert of["shares most"]["above_chance"].iloc[0] == right["above_chance"].max()
+    assert of["right, shares least"]["above_chance"].max() <= of["shares most"]["above_chance"].max()
+    assert of["wrong and sure"]["probability"].iloc[0] == table[table["top1"] == 0]["probability"].max()
+    line = statistics.chosen(seen.table, {"parts": "kmeans", "against": "predicted class"})
+    assert table["matches"].tolist() == line["matches"].tolist()
+    hold = [len(set(images.true_descriptors(i)) & {images.bank[d] for d in ids if d >= 0}) for i, ids in
+            enumerate(seen.tensors["named_kmeans"])]  # fmt: skip
+    assert table["hold"].tolist() == hold
 
 
-def test_one_part_is_enough(clip, data):
-    shown = examples.view(clip, data, 0, parts=1)
+def test_nothing_is_chosen_of_nothing():
+    assert examples.choose(pd.DataFrame(columns=examples.COLUMNS)).empty
+
+
+def test_one_part_is_enough(clip, images):
+    shown = examples.view(clip, *examples.group_of(images, 0), Options(parts=1))
     assert len(shown.parts) == 1 and len(shown.named) <= 3
-    assert table3.row(clip, data, **table3.SWITCHES | {"parts": 1})["metrics"]["mi_kmeans"].shape == (24,)
-    found = ground_truth.row(clip, data, parts=1)["metrics"]
-    np.testing.assert_allclose(found["purity_kmeans"], found["purity_null_kmeans"], rtol=1e-5)  # nothing to deal
 
 
-def test_bad_input_is_one_clear_sentence(clip, data, tmp_path, make_folder):
+def test_bad_input_is_one_clear_sentence(clip, images, tmp_path, make_folder):
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(UserError, match="is not a picture that can be read"):
-        examples.view(clip, data, str(tmp_path / "text.png"))
-    with pytest.raises(UserError, match="is not a picture that can be read"):
-        examples.view(clip, data, str(tmp_path / "cut.png"))
+    for name in ("text.png", "cut.png"):
+        with pytest.raises(UserError, match="is not a picture that can be read"):
+            examples.group_of(images, str(tmp_path / name))
     with pytest.raises(UserError, match="There is no file"):
-        examples.view(clip, data, str(tmp_path / "nowhere.png"))
+        examples.group_of(images, str(tmp_path / "nowhere.png"))
     with pytest.raises(UserError, match="Image 24 was asked for, but bestiary has 24 here; give 0 to 23"):
-        examples.view(clip, data, 24)
-    with pytest.raises(UserError, match="give a number of the dataset or the path"):
-        examples.view(clip, data, 1.5)
+        examples.group_of(images, 24)
+    for wrong in (1.5, True):
+        with pytest.raises(UserError, match="give a number of the dataset or the path"):
+            examples.group_of(images, wrong)
     with pytest.raises(UserError, match="'dumo' is no class of bestiary. Did you mean 'dumu'"):
-        examples.view(clip, data, 0, rival="dumo")
+        examples.view(clip, *examples.group_of(images, 0), rival="dumo")
     with pytest.raises(UserError, match="have no descriptors"):
-        examples.view(clip, load_images(str(make_folder({"cat": 2, "dog": 2}))), 0)
+        examples.view(clip, *examples.group_of(data.load(str(make_folder({"cat": 2, "dog": 2}))), 0))
     folder = make_folder({"cat": 2}, name="one")
     (folder / "descriptors.json").write_text('{"cat": ["whiskers", "a tail"]}')
     with pytest.raises(UserError, match="has one class"):
-        examples.view(clip, load_images(str(folder)), 0)
+        examples.view(clip, *examples.group_of(data.load(str(folder)), 0))
 
 
-def test_the_pictures_of_the_page(clip, data, view):
-    axes = show.parts(view)
-    assert len(axes) == 2 + len(view.parts)
-    bold = {t.get_text().replace("\n", " ") for ax in axes[2:] for t in ax.texts if t.get_weight() == "bold"}
-    assert bold == set(view.predicted.shared)
-    left, right = show.venn(view)
-    assert f"{len(view.predicted.shared)} shared" in left.get_title() and view.rival.name in right.get_title()
-    lines = show.curves(view).get_lines()
-    assert lines[0].get_ydata()[0] == view.predicted.curve[0]
-    cells = show.part_table(view, "t", "c").cells
-    assert set(cells["descriptor"]) == set(view.named) and set(cells["true of the image"]) <= {"yes", "no"}
-    chosen = [("kind", examples.view(clip, data, i)) for i in range(3)]
-    assert show.gallery(chosen).shape == (2, 6)  # two cards a row: picture, parts, words
-    table = show.dozen(chosen)
-    assert table.loc[0, "named"] == np.mean([len(v.named) for _, v in chosen]) and table.loc[0, "images"] == "3"
-
-
-def test_a_small_or_grey_or_wide_picture_is_taken(clip, data, tmp_path):
+def test_a_small_or_grey_or_wide_picture_is_taken(clip, images, tmp_path):
     for k, image in enumerate((Image.new("L", (9, 5), 80), Image.new("RGBA", (300, 20)), Image.new("P", (64, 64)))):
         image.save(tmp_path / f"{k}.png")
-        assert examples.view(clip, data, str(tmp_path / f"{k}.png")).picture.shape == (
-            clip.image_size,
-            clip.image_size,
-            3,
-        )
+        shown = examples.view(clip, *examples.group_of(images, str(tmp_path / f"{k}.png")))
+        assert shown.picture.shape == (clip.image_size, clip.image_size, 3)

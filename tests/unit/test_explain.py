@@ -260,9 +260,9 @@ def test_what_the_options_allow_is_what_the_methods_take(clip, images):
     assert reads == {"default": "keys", "published": "tokens", "keys_no_bias": "keys_no_bias"}
 
 
-def test_keys_without_bias_are_refused_where_no_keys_are_read():
-    with pytest.raises(UserError, match="no keys' bias to omit"):
-        foreground.setting_of(models.load("RN50"), "keys_no_bias")
+def test_where_no_keys_are_read_there_is_no_bias_to_leave_out():
+    clip = models.load("RN50")
+    assert foreground.setting_of(clip, "keys_no_bias") == foreground.setting_of(clip)
 
 
 def test_unknown_part_method_is_refused(clip, images):
@@ -303,7 +303,8 @@ def test_how_well_the_foreground_is_read_agrees_with_its_parts(clip, given, imag
     own = table[table["read"] == "default"]
     np.testing.assert_allclose(own["iou"], iou, atol=1e-6)
     np.testing.assert_allclose(own["share"], 100 * (maps >= 0).float().mean((1, 2)), atol=1e-4)
-    assert set(table["read"]) == {"default", "published"}
+    assert set(table["read"]) == {"default", "released"}
+    assert own["where"].unique() == ["keys, layer -1, pca 1"]
 
 
 def test_images_without_foreground_or_with_few_candidates_are_counted(clip, images, monkeypatch, fresh_cache):

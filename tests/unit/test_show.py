@@ -122,3 +122,27 @@ def test_pictures_with_titles_and_parts_in_colour():
 def test_a_card_escapes_what_it_shows():
     html = cards.of_facts({"Data": "<script>"}, banner="a & b").html
     assert "<script>" not in html and "&lt;script&gt;" in html and "a &amp; b" in html
+
+
+def test_lines_below_a_picture_are_bold_where_they_are_to_be():
+    picture = np.zeros((4, 4, 3), np.uint8)
+    axes = pictures.grid([picture, picture], ["a", "b"], below=[{"one": True, "two": False}, {}])
+    assert [(t.get_text(), t.get_weight()) for t in axes[0].texts] == [("one", "bold"), ("two", "normal")]
+    assert not axes[1].texts and pictures.grid([]) == []
+
+
+def test_one_format_may_stand_for_all_columns_and_whole_numbers_stay_whole():
+    table = tables.show(pd.DataFrame({"n": [3], "mean_of_it": [0.25]}), "tab-x", "Caption.", formats=".1f")
+    assert list(table.cells) == ["n", "mean of it"] and list(table.cells.iloc[0]) == ["3", "0.2"]
+
+
+def test_bars_and_scatters_stand_beside_each_other():
+    frame = pd.DataFrame({"kind": ["a", "b"], "x": [1.0, 2.0], "y": [1.0, 2.0], "family": "ViT", "title": ["m", "n"]})
+    ax = figures.panels(2, 2, (2, 2))[1]
+    assert figures.bars(frame, "kind", "y", ax=ax) is ax
+    assert [ax.get_title() for ax in figures.scatters(frame, "x", "y", "kind")] == ["a", "b"]
+
+
+def test_each_part_has_a_colour_of_its_own_and_none_is_white():
+    colours = pictures.coloured(np.arange(-1, 9)[None])
+    assert len(np.unique(colours[0], axis=0)) == 10 and (colours[0, 0] == 1).all()

@@ -52,11 +52,13 @@ def test_intervals_of_groups_stand_in_the_order_of_the_table():
 def test_groups_beside_each_other_keep_their_numbers_bounds_and_order():
     table = pd.concat([seen({"b": 1.0, "a": 0.0}).assign(parts=p, against=q) for p in "xy" for q in ("own", "null")])
     found = statistics.interval(table, ["auc"], by=["title", "parts", "against"])
-    wide = statistics.beside(found, ["parts", "against"])
+    wide = statistics.beside(found, ["parts", "against"], "_")
     assert list(wide.index) == ["B", "A"] and wide.index.name == "title"
     for end in ("", "_low", "_high"):
         assert wide.loc["A", f"auc_y_null{end}"] == found.loc[("A", "y", "null"), f"auc{end}"]
-    assert list(statistics.beside(found, "parts").index.names) == ["title", "against"]
+    one = statistics.beside(found, "parts")
+    assert list(one.index.names) == ["title", "against"]
+    assert list(one) == [f"auc, {p}{end}" for end in ("", "_low", "_high") for p in "xy"]
 
 
 def test_drawing_classes_is_wider_where_a_class_shares_its_value():
