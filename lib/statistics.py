@@ -57,6 +57,8 @@ def interval(
     by: column or columns that make the groups, which become the index, in the order in which they come. cluster: the
     column whose values are drawn whole; None draws lines. n: lines (clusters) with a number of the first value.
     """
+    if table.empty:  # of no models
+        table = pd.DataFrame(columns=[*values, *_names(by), *([cluster] if cluster else [])])
     _check_columns(table, [*values, *_names(by), *([cluster] if cluster else [])])
     lines = {}
     for group, part in table.groupby(_names(by), sort=False, observed=True):
@@ -67,8 +69,9 @@ def interval(
             line |= {value: found.value, f"{value}_low": found.low, f"{value}_high": found.high}
         there = part[part[values[0]].notna()]
         lines[group] = line | {"n": there[cluster].nunique() if cluster else len(there)}
-    frame = pd.DataFrame.from_dict(lines, orient="index")
-    index = pd.MultiIndex.from_tuples(lines, names=_names(by)) if lines else pd.Index([], name="none")
+    columns = None if lines else [f"{v}{end}" for v in values for end in ("", "_low", "_high")] + ["n"]
+    frame = pd.DataFrame.from_dict(lines, orient="index", columns=columns)
+    index = pd.MultiIndex.from_tuples(lines, names=_names(by)) if lines else pd.MultiIndex.from_arrays([[]] * 2)
     return frame.set_axis(index if len(_names(by)) > 1 else index.get_level_values(0), axis=0)
 
 
@@ -152,6 +155,19 @@ def _weights(rng: np.random.Generator, size: int, n: int) -> np.ndarray:
     """How often each of n units is drawn in each of `size` resamples: float64 [size, n]."""
     cells = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
     return np.bincount(cells.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+
+
+def arranged(estimates: Mapping[tuple, Estimate], names: Sequence[str]) -> pd.DataFrame:
+    """Estimates as a frame for `lib.show.tables`: columns c, c_low and c_high, lines in the order in which they come.
+
+    estimates: by (what names the line, ..., column); names: of all but the last.
+    """
+    lines: dict[tuple, dict[str, float]] = {}
+    for (*line, column), found in estimates.items():
+        cells = {column: found.value, f"{column}_low": found.low, f"{column}_high": found.high}
+        lines.setdefault(tuple(line), {}).update(cells)
+    index = pd.MultiIndex.from_tuples(lines, names=names) if lines else pd.MultiIndex.from_arrays([[] for _ in names])
+    return pd.DataFrame(list(lines.values()), index=index)
 
 
 # --- correlations over models

@@ -1,0 +1,74 @@
+"""What can be chosen about this wing's measurements; names and defaults are those of the notebooks' parameters."""
+
+from dataclasses import dataclass, field
+
+from lib.errors import UserError, nearest
+
+# shares of the directions to prune; 0 and 0.8 (the paper's) are what tables compare
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
+STREAMS = ("val", "web")
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """shifts: names, with commas, of the bestiary's splits (by default all five), elsewhere paths of image folders."""
+
+    shifts: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        return [name.strip() for name in self.shifts.split(",") if name.strip()]
+
+
+@dataclass(frozen=True)
+class Pruning(Shifts):
+    """pruned: shares of a head's directions that are taken away, from 0 to below 1."""
+
+    pruned: list[float] = field(default_factory=lambda: list(SHARES))
+
+    def __post_init__(self) -> None:
+        _check_shares(self.pruned)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """embeddings, head: paths of files made elsewhere (see `lib.outliers.saved`); pruned: as of `Pruning`."""
+
+    embeddings: str = ""
+    head: str = ""
+    pruned: list[float] = field(default_factory=lambda: list(SHARES))
+
+    def __post_init__(self) -> None:
+        _check_shares(self.pruned)
+
+
+@dataclass(frozen=True)
+class Concepts:
+    """threshold: average precision from which a concept is encoded. minimum: images that a concept needs with it, and
+    without. negatives: draws of as many images without it as with it. concept_images: 0 for 2400 (Broden: all), or 50 a
+    class with a limit. concept_stream: "val", or "web" for mixed styles."""
+
+    threshold: float = 0.9
+    minimum: int = 20
+    negatives: int = 3
+    concept_images: int = 0
+    concept_stream: str = "val"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            raise UserError(f"threshold is {self.threshold:g}; give an average precision above 0 and up to 1.")
+        for name in ("minimum", "negatives"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; give 1 or more.")
+        if self.concept_images < 0:
+            raise UserError(f"concept_images is {self.concept_images}; give a number of images, or 0.")
+        if self.concept_stream not in STREAMS:
+            hint = nearest(self.concept_stream, STREAMS)
+            raise UserError(f"concept_stream is '{self.concept_stream}'; give 'val' or 'web'.{hint}")
+
+
+def _check_shares(shares: list[float]) -> None:
+    bad = [s for s in shares if not 0 <= s < 1]
+    if bad or not shares:
+        what = f"holds {bad[0]:g}" if bad else "is empty"
+        raise UserError(f"pruned {what}; give shares of the directions from 0 to below 1.")
