@@ -1,0 +1,124 @@
+"""Tables, words, figures and pictures for any exhibit."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lib import paths
+from lib.errors import UserError
+from lib.show import cards, figures, pictures, published, tables, words
+
+matplotlib.use("Agg")
+
+
+def estimates() -> pd.DataFrame:
+    index = pd.Index(["ViT-L/14", "RN50"], name="title")
+    columns = {"family": ["ViT", "ResNet"], "auc": [4.0, np.nan], "auc_low": [3.5, np.nan], "auc_high": [4.5, np.nan]}
+    return pd.DataFrame(columns, index=index).assign(top1=[70.0, 50.0], n=[384, 384])
+
+
+def test_a_table_has_published_beside_ours_with_its_interval():
+    table = tables.show(estimates(), "tab-x", "Caption.", {"auc": "AUC"}, published=published.averaged())
+    assert list(table.cells) == ["title", "AUC, published", "AUC, ours"]
+    assert list(table.cells.iloc[0]) == ["ViT-L/14", "4.42", "4.00 [3.50, 4.50]"]
+    assert list(table.cells.iloc[1]) == ["RN50", "3.27", "–"]
+    first, second = table.markdown().splitlines()[:2]
+    assert first == "```{table} Caption." and second == ":name: tab-x"
+    assert set(table._repr_mimebundle_()) == {"text/markdown", "text/html", "text/plain"}
+
+
+def test_without_columns_a_table_shows_all_but_the_bounds():
+    table = tables.show(estimates(), "tab-x", "Caption.", formats={"top1": ".0f"})
+    assert list(table.cells) == ["title", "family", "auc", "top1", "n"]
+    assert list(table.cells.iloc[0])[1:] == ["ViT", "4.00 [3.50, 4.50]", "70", "384"]
+
+
+def test_a_table_of_two_levels_names_both():
+    frame = estimates().reset_index().set_index(["family", "title"])
+    assert list(tables.show(frame, "tab-x", "C", {"top1": "top-1"}).cells) == ["family", "title", "top-1"]
+
+
+def test_a_table_says_which_column_is_missing(capsys):
+    tables.show(estimates(), "tab-x", "Caption.", {"acu": "AUC"})
+    assert "no column 'acu'. Did you mean 'auc'" in capsys.readouterr().err
+
+
+def test_columns_of_numbers_are_flush_right_and_pipes_stay_in_their_cell():
+    frame = pd.DataFrame({"name": ["a|b", "b\nc"], "value": [1.0, None], "text": ["3 px", "none"]})
+    lines = tables.show(frame, "tab-x", "Caption.").markdown().splitlines()
+    assert lines[4] == "|:---|---:|:---|" and lines[5].startswith(r"| a\|b |") and lines[6].startswith("| b c |")
+    assert "<b>" not in tables.Table(pd.DataFrame({"x": ["<b>"]}), "t", "c").html()
+
+
+def test_what_cannot_be_had_stands_as_a_card():
+    card = tables.not_run("no network", "tab-x", "A table.")
+    assert card.cells["not run"].tolist() == ["no network"] and card.caption == "A table (not run)"
+
+
+@pytest.mark.parametrize(
+    "value, spec, text",
+    [(1.234, ".2f", "1.23"), (3, ".2f", "3"), (None, ".2f", "–"), (True, ".2f", "yes"), ("a", ".2f", "a"),
+     (2, "+.1f", "+2.0")],
+)  # fmt: skip
+def test_numbers_as_they_stand_in_cells(value, spec, text):
+    assert tables.number(value, spec) == text
+
+
+def test_words_are_markdown_and_read_the_same_everywhere():
+    assert words.say("Of 13 models,", f"{7} do.")._repr_markdown_() == "Of 13 models, 7 do."
+
+
+def test_published_tables_and_their_names():
+    assert published.load("mutual_knowledge_table3").loc["ViT-L/14", "auc_pca"] == 4.47
+    with pytest.raises(UserError, match="Did you mean 'mutual_knowledge_table3'"):
+        published.load("mutual_knowledge_tabel3")
+    rows = pd.read_csv(paths.DATA / "models.csv")
+    titles = rows["title"][rows["sets"].str.split().map(lambda sets: "mutual" in sets)]
+    assert set(titles) == set(published.load("mutual_knowledge_table3").index)
+
+
+def test_points_show_value_interval_and_reference():
+    ax = figures.points(estimates().iloc[:1], x="auc", y="title", reference=3.0)
+    bars = ax.containers[0]
+    assert bars[0].get_xdata().tolist() == [4.0] and bars.has_xerr
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["ViT-L/14"]
+
+
+def test_a_scatter_gives_each_family_its_colour_and_marker_and_a_line_to_three_points():
+    frame = pd.DataFrame(
+        {"title": list("abcd"), "family": ["ViT"] * 3 + ["ResNet"], "x": [1, 2, 3, 4], "y": [2, 4, 6, 1]}
+    )
+    ax = figures.scatter(frame, "x", "y", fit=True)
+    line = next(drawn for drawn in ax.lines if len(drawn.get_xdata()) == 2)
+    assert line.get_ydata() == pytest.approx([2, 6]) and len(ax.containers) == 2
+    assert {t.get_text() for t in ax.texts} == set("abcd")
+
+
+def test_lines_have_a_panel_for_each_value_and_their_bands():
+    frame = pd.DataFrame({"step": [0, 1] * 4, "mi": 1.0, "mi_low": 0.5, "mi_high": 1.5})
+    frame = frame.assign(title=np.repeat(list("abcd"), 2), family=np.repeat(["ViT", "ResNet"], 4))
+    axes = figures.lines(frame, "step", "mi", hue="title", col="family")
+    assert [ax.get_title() for ax in axes] == ["ViT", "ResNet"] and len(axes[0].collections) == 2
+
+
+def test_bars_and_panels():
+    ax = figures.bars(estimates(), "title", "top1", hue="family")
+    assert len(ax.patches) == 2
+    axes = figures.panels(5, 3, (2, 1))
+    assert len(axes) == 5 and axes[0].figure.get_size_inches().tolist() == [6, 2]
+    assert [a.axison for a in axes[0].figure.axes] == [True] * 5 + [False]
+
+
+def test_pictures_with_titles_and_parts_in_colour():
+    picture = Image.new("RGB", (8, 8), (10, 20, 30))
+    assert len(pictures.grid([picture] * 3, ["one", "two", "three"], columns=2)) == 3
+    tinted = pictures.tinted(picture, np.array([[-1, 0], [1, 1]]))
+    np.testing.assert_allclose(tinted[0, 0], np.array([10, 20, 30]) / 255)  # no part: the picture itself
+    assert not np.allclose(tinted[0, 7], tinted[0, 0]) and not np.allclose(tinted[7, 0], tinted[0, 7])
+
+
+def test_a_card_escapes_what_it_shows():
+    html = cards.of_facts({"Data": "<script>"}, banner="a & b").html
+    assert "<script>" not in html and "&lt;script&gt;" in html and "a &amp; b" in html
