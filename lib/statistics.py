@@ -58,7 +58,8 @@ def interval(
     column whose values are drawn whole; None draws lines. n: lines (clusters) with a number of the first value.
     """
     if table.empty:  # of no models
-        table = pd.DataFrame(columns=[*values, *_names(by), *([cluster] if cluster else [])])
+        bounds = [f"{v}{end}" for v in values for end in ("", "_low", "_high")]
+        return pd.DataFrame(columns=[*_names(by), *bounds, "n"]).set_index(_names(by))
     _check_columns(table, [*values, *_names(by), *([cluster] if cluster else [])])
     lines = {}
     for group, part in table.groupby(_names(by), sort=False, observed=True):
@@ -69,9 +70,8 @@ def interval(
             line |= {value: found.value, f"{value}_low": found.low, f"{value}_high": found.high}
         there = part[part[values[0]].notna()]
         lines[group] = line | {"n": there[cluster].nunique() if cluster else len(there)}
-    columns = None if lines else [f"{v}{end}" for v in values for end in ("", "_low", "_high")] + ["n"]
-    frame = pd.DataFrame.from_dict(lines, orient="index", columns=columns)
-    index = pd.MultiIndex.from_tuples(lines, names=_names(by)) if lines else pd.MultiIndex.from_arrays([[]] * 2)
+    frame = pd.DataFrame.from_dict(lines, orient="index")
+    index = pd.MultiIndex.from_tuples(lines, names=_names(by))
     return frame.set_axis(index if len(_names(by)) > 1 else index.get_level_values(0), axis=0)
 
 

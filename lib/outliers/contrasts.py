@@ -4,7 +4,7 @@ Differences come from paired bootstrap draws: every model saw the same images, d
 interval of a difference is narrower than those of its two numbers suggest.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,22 @@ from lib.outliers import cka, directions
 from lib.outliers.probes import APART
 from lib.run import Found
 from lib.seeds import number
-from lib.statistics import Estimate, coefficient, correlation, of_draws, permutation_p, resampled_means
+from lib.statistics import (
+    Estimate,
+    arranged,
+    coefficient,
+    correlation,
+    interval,
+    of_draws,
+    permutation_p,
+    resampled_means,
+)
 
 GROUPS = {"contrastive": "zero-shot", "finetuned": "fine-tuned", "supervised": "supervised", "captions": "captions"}
 OTHERS = list(GROUPS.values())[1:]
 SAVED = "saved"  # the group of embeddings from a file
 BACKBONES = ("RN50", "RN101", "ViT-B-16", "ViT-B-32")  # those whose zero-shot models have counterparts
+CONSTANT = ("d", "before_d", "outliers")  # columns of `observe.kurtosis` that are the same in all lines of a model
 Pairs = Sequence[tuple[str, str]]
 
 
@@ -113,8 +123,9 @@ class Drawn:
 
     def frame(self, name: str) -> pd.DataFrame:
         """Columns name, name_low and name_high, indexed by model."""
-        found = {m: of_draws(self.values[m], self.draws[m], 0)[:3] for m in self.values.index}
-        return pd.DataFrame.from_dict(found, "index", float, [name, f"{name}_low", f"{name}_high"])
+        found = [of_draws(self.values[m], self.draws[m], 0)[:3] for m in self.values.index]
+        index = self.values.index if found else pd.Index([], dtype=str)
+        return pd.DataFrame(found, index=index, columns=[name, f"{name}_low", f"{name}_high"], dtype=float)
 
 
 def redrawn(wide: pd.DataFrame, seed: int = 0) -> Drawn:
@@ -128,6 +139,56 @@ def means(table: pd.DataFrame, value: str, seed: int = 0) -> Drawn:
     if "image" not in table:  # no lines, or those of a file, of whose images nothing is kept
         return redrawn(pd.DataFrame(), seed)
     return redrawn(table.pivot(index="image", columns="model", values=value)[table["model"].unique()], seed)
+
+
+def summary(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Means of `observe.kurtosis` with their intervals, a line a model; the line of a file has its own."""
+    if "image" not in table:
+        return table.set_index("title")
+    values = [c for c in table.select_dtypes("number") if c not in ("image", *CONSTANT)]
+    return interval(table, values, seed=seed).join(table.groupby("title", sort=False)[list(CONSTANT)].first())
+
+
+def within(numbers: Mapping[str, Drawn], models: pd.DataFrame) -> pd.DataFrame:
+    """A zero-shot model's numbers minus its counterparts', a line a number and backbone, and their mean."""
+    gaps = {
+        (name, backbone, f"minus {other}"): drawn.difference(both)
+        for name, drawn in numbers.items()
+        for other in OTHERS
+        for backbone, both in by_backbone(models, [other]).items()
+    }
+    return arranged({} if models["own"].sum() < 2 else gaps, ["of", "backbone"])
+
+
+def ranked(curves: Mapping[str, np.ndarray], name: str) -> pd.DataFrame:
+    """Curves [n] of models (or sets), each from its largest value down: columns model, rank and `name`."""
+    parts = [
+        pd.DataFrame({"model": m, "rank": 1 + np.arange(len(x)), name: np.sort(x)[::-1]}) for m, x in curves.items()
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["model", "rank", name])
+
+
+def over_median(table: pd.DataFrame) -> pd.DataFrame:
+    """`observe.directions`, each head's directions from the most important down: columns rank and over_median."""
+    each = table.groupby(["model", "head"], sort=False)["importance"]
+    ranks = each.rank(ascending=False, method="first").astype(int)
+    return table.assign(rank=ranks, over_median=table["importance"] / each.transform("median")).sort_values(
+        ["head", "rank"], kind="stable"
+    )
+
+
+def pruned(found: Found, models: pd.DataFrame, share: float, seed: int = 0) -> pd.DataFrame:
+    """Change of top-1 in points when a share of the directions is pruned: a line a way, a column a group of `models`.
+
+    found: of `observe.pruning`. Means over those models of a group that have counterparts; images are drawn again.
+    """
+    full = hits(found, "val", "importance", 0.0)
+    changes = {
+        (way, group): redrawn(hits(found, "val", way, share) - full, seed).mean(part.index)
+        for way in dict.fromkeys(found.table.get("way", ()))
+        for group, part in models[models["own"]].groupby("group", sort=False)
+    }
+    return arranged(changes, ["kept by"])
 
 
 def of_each(found: Found, number: Callable[[pd.DataFrame, dict], tuple[float, np.ndarray]]) -> Drawn:
@@ -195,7 +256,7 @@ def hits(found: Found, split: str, way: str, share: float) -> pd.DataFrame:
         {
             model: found.tensors[model][split][notes["ways"].index(way), notes["shares"].index(share)].astype(float)
             for model, notes in found.notes.items()
-            if share in notes["shares"] and split in found.tensors[model]
+            if share in notes.get("shares", ()) and split in found.tensors[model]
         }
     )
 

@@ -28,12 +28,16 @@ PUBLIC_SETS = ("photographs", "captions")
 # --- kurtosis
 
 
-def kurtosis(given: Given) -> Seen:
+def kurtosis(given: Given, options: Saved) -> Seen:
     """One line an image: what `kurtosis.measures` asks, and raw and centred before the projection.
 
-    d, before_d and outliers (coordinates with a mean |z| above 3) are the same in all lines. Tensors: mean |z| [d] of
-    each coordinate, and contribution [d] of each to the mean kurtosis.
+    d, before_d and outliers (coordinates with a mean |z| above 3) are the same in all lines. Of a set of embeddings in
+    a file, `given.name`, there is one line in all: means with their intervals, as so many rows may lie there that
+    nothing can be kept of each. Tensors: mean |z| [d] of each coordinate.
     """
+    if options.embeddings:
+        line, z = _streamed(_of_file(given, options), given.seed)
+        return Seen(pd.DataFrame([line]), {"z": z})
     model, images = given.model, given.images
     about, each = shape.each(model.embed_images(images), given.seed)
     table = pd.DataFrame({**_named(images), **each}).assign(d=len(about.z), outliers=len(about.outliers))
@@ -43,34 +47,25 @@ def kurtosis(given: Given) -> Seen:
         table = table.assign(before=before["raw"], before_centred=before["centred"], before_d=float(rows.shape[1]))
     except UserError:  # a classifier without such a projection has no second pair
         table = table.assign(before=np.nan, before_centred=np.nan, before_d=np.nan)
-    return Seen(table, {"z": about.z, "contribution": about.contribution}, {"top": about.top})
-
-
-def saved_kurtosis(given: Given, options: Saved) -> Seen:
-    """One line in all, of the set of embeddings `given.name` in a file: means with their intervals, as so many images
-    may lie there that nothing can be kept of each. Tensors as of `kurtosis`."""
-    line, about = _streamed_kurtosis(_of_file(given, options), given.seed)
-    return Seen(pd.DataFrame([line]), {"z": about.z, "contribution": about.contribution}, {"top": about.top})
+    return Seen(table, {"z": about.z})
 
 
 def real_kurtosis(given: Given) -> Seen:
-    """The same of each public set, a line a set; no lines where the file cannot be had, and the reason in the notes."""
+    """The line of each public set; no lines where the file cannot be had, and the reason in the notes."""
     found, reason = _public(given)
-    lines, tensors = [], {}
-    for name, rows in found.items():
-        line, about = _streamed_kurtosis(rows, given.seed)
-        lines.append({"embeddings of": name, **line, "top coordinate": about.top})
-        tensors[name] = about.z
-    return Seen(pd.DataFrame(lines), tensors, {"reason": reason})
+    lines = {name: _streamed(rows, given.seed) for name, rows in found.items()}
+    table = pd.DataFrame([{"embeddings_of": name, **line} for name, (line, _) in lines.items()])
+    return Seen(table, {name: z for name, (_, z) in lines.items()}, {"reason": reason})
 
 
-def _streamed_kurtosis(rows: saved.Rows, seed: int) -> tuple[dict[str, float], shape.Coordinates]:
+def _streamed(rows: saved.Rows, seed: int) -> tuple[dict[str, float], np.ndarray]:
+    """The line of a set of embeddings, with `share`, what the top coordinate carries of K (%); and mean |z| [d]."""
     about, averages = shape.averaged(rows, seed)
-    line = {"images": about.n, "d": len(about.z), "outliers": len(about.outliers)}
+    line = {"images": about.n, "d": len(about.z), "outliers": len(about.outliers), "top_coordinate": about.top}
     for name in averages.names:
         line |= _with_bounds(name, averages.mean(name), averages.draws(name))
     share = 100 * averages.draws("top") / averages.draws("raw")
-    return line | _with_bounds("share", 100 * averages.mean("top") / averages.mean("raw"), share), about
+    return line | _with_bounds("share", 100 * averages.mean("top") / averages.mean("raw"), share), about.z
 
 
 def likeness(given: Given) -> Seen:
@@ -91,38 +86,31 @@ def likeness(given: Given) -> Seen:
 # --- privileged directions
 
 
-def directions(given: Given) -> Seen:
-    """One line a direction of a model's head, as it is and row-centred: see `_directions`."""
-    model, images = given.model, given.images
-    return _directions(model.embed_images(images), heads.head(model, images)[0], given.seed)
+def directions(given: Given, options: Saved) -> Seen:
+    """One line a direction of a head, as it is and row-centred: see `_directions`."""
+    rows, weight, _, _ = _opened(given, options)
+    return _directions(rows, weight, given.seed)
 
 
-def saved_directions(given: Given, options: Saved) -> Seen:
-    """The same of a head in a file, on a set of embeddings in another."""
-    weight, _ = saved.head(given.open_file(options.head) if options.head else "")
-    return _directions(_of_file(given, options), weight, given.seed)
-
-
-def real_directions(given: Given, options: Saved) -> Seen:
+def real_directions(given: Given, options: Pruning) -> Seen:
     """The same of the public captions as the head on the photographs: which caption does a photograph get?
 
-    Tensors also hold "hit" [heads, shares, photographs], in per cent, pruned by importance.
+    Tensors also hold "hit" [heads, shares, photographs], in per cent, pruned by importance. As `real_kurtosis`.
     """
     found, reason = _public(given)
     if not found:
         return Seen(pd.DataFrame(), {}, {"reason": reason})
     photographs, captions = (torch.from_numpy(np.asarray(found[n][:], np.float64)) for n in PUBLIC_SETS)
     seen = _directions(photographs, captions, given.seed)
-    factors, count = _ways(photographs, captions, given.seed)
+    factors, ks = _ways(photographs, captions, options, given.seed)
     both = {way: factors[way] for way in ("importance", "importance, row-centred head")}
-    ks = [method.kept(count, share) for share in options.pruned]
     none, labels = torch.zeros(len(captions)), np.arange(len(photographs))
     hits = torch.cat([x["hit"] for x in method.prune(photographs, captions, none, both, ks, labels)])
-    return Seen(seen.table, seen.tensors | {"hit": hits.permute(1, 2, 0).numpy()}, {"shares": list(options.pruned)})
+    return Seen(seen.table, seen.tensors | {"hit": hits.permute(1, 2, 0).numpy()}, {"reason": ""})
 
 
 def _directions(rows: Any, weight: Any, seed: int) -> Seen:
-    """One line a direction and head: singular value, mean |cos| with the embeddings (cosine), importance, and its links.
+    """One line a direction and head: singular value, mean |cos| with the embeddings (cosine), importance, links.
 
     mean_link: |cos| with the mean row of the head. outlier_link: squared weight on the top coordinate of the kurtosis,
     times d, so that 1 is chance. Tensors: ratio and share [heads, draws], how far the first importance stands out when
@@ -145,56 +133,60 @@ def _directions(rows: Any, weight: Any, seed: int) -> Seen:
     return Seen(pd.concat(frames, ignore_index=True), {"ratio": ratio, "share": share}, {"outlier": top})
 
 
-def _ways(rows: Any, weight: torch.Tensor, seed: int) -> tuple[dict[str, list[method.Factors]], int]:
-    """Every way of pruning a head, and how many directions it has."""
+def _ways(
+    rows: Any, weight: torch.Tensor, options: Pruning, seed: int
+) -> tuple[dict[str, list[method.Factors]], list[int]]:
+    """Every way of pruning a head, and how many directions are kept for each share."""
     plain = method.decompose(weight)
     averages, second = method.measure(rows, plain, seed)
     centred, _ = method.measure(rows, method.decompose(weight, centred=True), seed)
     cosines = averages.mean("cosine"), centred.mean("cosine")
-    return method.ways(method.checked_head(weight), *cosines, second, seed), len(plain)
+    ks = [method.kept(len(plain), share) for share in options.pruned]
+    return method.ways(method.checked_head(weight), *cosines, second, seed), ks
 
 
 def pruning(given: Given, options: Pruning) -> Seen:
     """One line a split (val and its shifts), way of pruning and share: top-1 and agreement with the full head.
 
-    Both in per cent. Tensors: for each split its hits uint8 [ways, shares, images] in per cent (random ways hit by a
-    part of their draws); of val also "agree" [shares, images] pruned by importance, and "without_outlier" [images], the hits when
-    the top coordinate of the kurtosis is set to zero in all embeddings.
+    Both in per cent; of a file agreement alone, with its interval, and val alone. Tensors: for each split its hits
+    uint8 [ways, shares, images] in per cent (random ways hit by a part of their draws); of val also
+    "agree", alike, and "without_outlier" [images], the hits when the top coordinate of the kurtosis is set to zero in
+    all embeddings.
     """
-    model, images = given.model, given.images
-    (weight, bias), rows = heads.head(model, images), model.embed_images(images)
-    factors, count = _ways(rows, weight, given.seed)
-    ks = [method.kept(count, share) for share in options.pruned]
-    everything = np.arange(len(weight))
-    frames, tensors = [], {}
+    rows, weight, bias, model = _opened(given, options)
+    factors, ks = _ways(rows, weight, options, given.seed)
+    grid = pd.MultiIndex.from_product([factors, options.pruned], names=["way", "share"]).to_frame(index=False)
+    if model is None:
+        averages = Averages(given.seed)
+        for part in method.prune(rows, weight, bias, factors, ks):
+            averages.add(part)
+        agree, draws = averages.mean("agree"), averages.draws("agree")
+        low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+        bounds = {"agree": agree.ravel(), "agree_low": low.ravel(), "agree_high": high.ravel()}
+        return Seen(grid.assign(split="val", **bounds))
+    images, everything, frames, tensors = given.images, np.arange(len(weight)), [], {}
     for split, (pictures, present) in {"val": (images, everything), **shifted(given, images, options)}.items():
         own = {way: [(a, b[:, present]) for a, b in several] for way, several in factors.items()}
         labels, embedded = np.searchsorted(present, pictures.labels), model.embed_images(pictures)
         parts = list(method.prune(embedded, weight[present], bias[present], own, ks, labels))
         hits, agree = (torch.cat([p[name] for p in parts]).permute(1, 2, 0).numpy() for name in ("hit", "agree"))
-        grid = pd.MultiIndex.from_product([own, options.pruned], names=["way", "share"]).to_frame(index=False)
         frames.append(grid.assign(split=split, top1=hits.mean(2).ravel(), agree=agree.mean(2).ravel()))
         tensors[split] = hits.round().astype(np.uint8)
         if split == "val":
-            tensors["agree"] = agree[list(own).index("importance")].astype(np.uint8)
+            tensors["agree"] = agree.round().astype(np.uint8)
     mask = torch.arange(weight.shape[1], device=weight.device) != shape.coordinates(rows).top
     tensors["without_outlier"] = _hits(rows * mask, weight, bias, images.labels).astype(np.uint8)
     return Seen(pd.concat(frames, ignore_index=True), tensors, {"ways": list(factors), "shares": list(options.pruned)})
 
 
-def saved_pruning(given: Given, options: Saved) -> pd.DataFrame:
-    """One line a way and share: agreement with the full head of a file, with its interval over the images."""
-    (weight, bias), rows = saved.head(given.open_file(options.head) if options.head else ""), _of_file(given, options)
-    factors, count = _ways(rows, method.checked_head(weight, rows.shape[-1]), given.seed)
-    ks, averages = [method.kept(count, share) for share in options.pruned], Averages(given.seed)
-    for part in method.prune(rows, weight, bias, factors, ks):
-        averages.add(part)
-    mean, draws = averages.mean("agree"), averages.draws("agree")
-    return pd.DataFrame(
-        {"way": way, "share": share} | _with_bounds("agree", mean[i, j], draws[:, i, j])
-        for i, way in enumerate(factors)
-        for j, share in enumerate(options.pruned)
-    )
+def _opened(given: Given, options: Saved) -> tuple[Any, torch.Tensor, torch.Tensor, Any]:
+    """Embeddings, head and bias of a model, and the model; or those of files, and None."""
+    if not options.embeddings:
+        model, images = given.model, given.images
+        return model.embed_images(images), *heads.head(model, images), model
+    weight, bias = saved.head(given.open_file(options.head) if options.head else "")
+    rows = _of_file(given, options)
+    return rows, method.checked_head(weight, rows.shape[-1]), torch.from_numpy(bias), None
 
 
 # --- accuracy under shifts
@@ -226,8 +218,8 @@ def shifted(given: Given, images: ImageDataset, options: Shifts) -> dict[str, tu
     if images.name == "bestiary":
         every = np.arange(len(images.classes))
         return {name: (given.open_images(name), every) for name in options.names or SHIFTS}
-    opened = {path: given.open_images(dataset=path) for path in options.names}
-    return {path.rstrip("/").rpartition("/")[2]: aligned(folder, images) for path, folder in opened.items()}
+    opened = [aligned(given.open_images(dataset=path), images) for path in options.paths]
+    return dict(zip(options.names, opened, strict=True))
 
 
 def _hits(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, labels: np.ndarray) -> np.ndarray:

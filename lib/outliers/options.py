@@ -10,36 +10,43 @@ STREAMS = ("val", "web")
 
 
 @dataclass(frozen=True)
+class Saved:
+    """What takes the place of a model: files made elsewhere, see `lib.outliers.saved`.
+
+    embeddings: path of a file of embeddings; "" for the model's. head: path of a file with a head for them.
+    """
+
+    embeddings: str = ""
+    head: str = ""
+
+
+@dataclass(frozen=True)
 class Shifts:
     """shifts: names, with commas, of the bestiary's splits (by default all five), elsewhere paths of image folders."""
 
     shifts: str = ""
 
     @property
+    def paths(self) -> list[str]:
+        return [path.strip().rstrip("/") for path in self.shifts.split(",") if path.strip()]
+
+    @property
     def names(self) -> list[str]:
-        return [name.strip() for name in self.shifts.split(",") if name.strip()]
+        """What the shifts are called: of a path its last part."""
+        return [path.rpartition("/")[2] for path in self.paths]
 
 
 @dataclass(frozen=True)
-class Pruning(Shifts):
+class Pruning(Saved, Shifts):
     """pruned: shares of a head's directions that are taken away, from 0 to below 1."""
 
     pruned: list[float] = field(default_factory=lambda: list(SHARES))
 
     def __post_init__(self) -> None:
-        _check_shares(self.pruned)
-
-
-@dataclass(frozen=True)
-class Saved:
-    """embeddings, head: paths of files made elsewhere (see `lib.outliers.saved`); pruned: as of `Pruning`."""
-
-    embeddings: str = ""
-    head: str = ""
-    pruned: list[float] = field(default_factory=lambda: list(SHARES))
-
-    def __post_init__(self) -> None:
-        _check_shares(self.pruned)
+        bad = [s for s in self.pruned if not 0 <= s < 1]
+        if bad or not self.pruned:
+            what = f"holds {bad[0]:g}" if bad else "is empty"
+            raise UserError(f"pruned {what}; give shares of the directions from 0 to below 1.")
 
 
 @dataclass(frozen=True)
@@ -65,10 +72,3 @@ class Concepts:
         if self.concept_stream not in STREAMS:
             hint = nearest(self.concept_stream, STREAMS)
             raise UserError(f"concept_stream is '{self.concept_stream}'; give 'val' or 'web'.{hint}")
-
-
-def _check_shares(shares: list[float]) -> None:
-    bad = [s for s in shares if not 0 <= s < 1]
-    if bad or not shares:
-        what = f"holds {bad[0]:g}" if bad else "is empty"
-        raise UserError(f"pruned {what}; give shares of the directions from 0 to below 1.")

@@ -144,11 +144,17 @@ def over_baseline(found: Mapping[str, Drawn], lines: Mapping[str, tuple[Line, Li
     return robust | {"mean": averaged(robust)} if robust else {}
 
 
-def pruned(found: Found, lines: Mapping[str, tuple[Line, Line]], share: float, seed: int = 0) -> tuple[Drawn, Drawn]:
-    """Top-1 and mean effective robustness with a share of the directions pruned by importance, the lines held fixed.
+def pruned(found: Found, baselines: Mapping[str, Drawn], share: float, seed: int = 0) -> dict[str, Drawn]:
+    """Top-1 and mean effective robustness before a share of the directions is pruned by importance, and what changes.
 
-    found: of `observe.pruning`. Without lines there is no effective robustness: a Drawn of no models.
+    found: of `observe.pruning`. The lines of the baselines are held fixed; without baselines there is no robustness.
+    Returns "top-1", "pruned", "change", "robustness" and "change of robustness".
     """
-    at = {split: redrawn(hits(found, split, "importance", share), number(seed, split)) for split in ("val", *lines)}
-    robust = over_baseline(at, {shift: (line, line) for shift, (line, _) in lines.items()})
-    return at["val"], robust.get("mean", redrawn(pd.DataFrame()))
+    fixed = {s: (line, line) for s, (line, _) in lines(baselines).items()} if baselines else {}
+    top1, robust = [], []
+    for s in (0.0, share):
+        at = {x: redrawn(hits(found, x, "importance", s), number(seed, x)) for x in ("val", *fixed)}
+        top1.append(at["val"])
+        robust.append(over_baseline(at, fixed).get("mean", redrawn(pd.DataFrame())))
+    parts = {"top-1": top1[0], "pruned": top1[1], "change": top1[1] - top1[0]}
+    return parts | {"robustness": robust[0], "change of robustness": robust[1] - robust[0]}

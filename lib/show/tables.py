@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -44,36 +44,40 @@ def show(
     frame: pd.DataFrame,
     name: str,
     caption: str,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | Sequence[str] | None = None,
     published: pd.DataFrame | None = None,
     formats: Mapping[str, str] | None = None,
+    reason: str = "",
 ) -> Table:
     """A numbered table of `frame`, its index (where it has a name) as the first columns.
 
-    columns: column -> heading, all by default; one with <column>_low and <column>_high gets its interval. name: a
+    columns: column -> heading, or names, all by default; one with <column>_low and <column>_high gets its interval. name: a
     label, unique in the book, "tab-...". published: the papers' values, indexed as the last level of the index of
     `frame` (their titles), with columns named like ours; each stands before ours. formats: column -> format spec,
-    ".2f" by default. A column that the frame lacks is named on stderr.
+    ".2f" by default. reason: why the data cannot be had; a card takes the place of the table then, and where no line
+    is left. A column that the frame lacks is named on stderr.
     """
-    wanted = _without_bounds(frame) if columns is None else columns
+    if reason or not len(frame):
+        return not_run(reason or "none of the models of this run has what this compares", name, caption)
+    named = _without_bounds(frame) if columns is None else columns
+    wanted = named if isinstance(named, Mapping) else {c: str(c).replace("_", " ") for c in named}
     for column in set(wanted) - set(frame):
         print(f"The table {name} has no column '{column}'.{nearest(column, frame)}", file=sys.stderr)
-    named = [level for level in frame.index.names if level is not None]
-    cells = {str(level): [str(x) for x in frame.index.get_level_values(level)] for level in named}
+    levels = [level for level in frame.index.names if level is not None]
+    cells = {str(level): [str(x) for x in frame.index.get_level_values(level)] for level in levels}
     theirs = None if published is None else published.reindex(frame.index.get_level_values(-1))
     for column, heading in wanted.items():
         spec = (formats or {}).get(column, ".2f")
         known = theirs is not None and column in theirs
         if known:
             cells[f"{heading}, published"] = [number(x, spec) for x in theirs[column]]
-        ours = [cell(row, column, spec) for _, row in frame.iterrows()]
+        ours = [cell(row, column, spec) for row in frame.to_dict("records")]
         cells[f"{heading}, ours" if known else heading] = ours
     return Table(pd.DataFrame(cells), name, caption)
 
 
-def _without_bounds(frame: pd.DataFrame) -> dict[str, str]:
-    kept = [c for c in frame if not (str(c).endswith(("_low", "_high")) and str(c).rpartition("_")[0] in frame)]
-    return {c: str(c) for c in kept}
+def _without_bounds(frame: pd.DataFrame) -> list[str]:
+    return [c for c in frame if not (str(c).endswith(("_low", "_high")) and str(c).rpartition("_")[0] in frame)]
 
 
 def not_run(reason: str, name: str, caption: str) -> Table:
