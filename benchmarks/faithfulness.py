@@ -74,7 +74,7 @@ def main():
     parser.add_argument("--train-limit", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    data = load_images(arguments.dataset, limit=arguments.images)
+    data = load_images(arguments.dataset, images=arguments.images)
     clip = models.load(arguments.model, arguments.dataset, device=arguments.device)
     train = baselines.train_split(data, limit=arguments.train_limit)
     found = table1.explanations(clip, data, train, baselines.recipe(clip, train))

@@ -111,10 +111,9 @@ def stripped(source: str) -> str:
     """Python source in a normal form, without comments and docstrings."""
     tree = ast.parse(textwrap.dedent(source) if source[:1].isspace() else source)
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        holder = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
-        if holder and body and ast.get_docstring(node, clean=False) is not None:
-            node.body = body[1:] or [ast.Pass()]
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            if node.body and ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
 
 

@@ -1,18 +1,19 @@
 """Words for the person at the keyboard: the one error that is meant for them, and short notes."""
 
 import sys
+from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(ValueError):
     """Bad input, in one sentence: what was given, what was expected, what to do."""
 
-    def _render_traceback_(self):
+    def _render_traceback_(self) -> list[str]:
         """What a notebook shows instead of a traceback: the sentence (IPython's hook)."""
         return [f"{type(self).__name__}: {self}"]
 
 
-def nearest(name, known):
+def nearest(name: object, known: Iterable[object]) -> str:
     """A hint to append to an error: the known names closest to `name`, or "" when none is close.
 
     name: str. known: iterable of str. Returns e.g. " Did you mean 'x' or 'y'?".
@@ -24,13 +25,13 @@ def nearest(name, known):
     return " Did you mean " + " or ".join(f"'{by_lower[c]}'" for c in close) + "?"
 
 
-def note(message):
+def note(message: str) -> None:
     """One line for the person at the keyboard, on stderr, about something that did not stop the run."""
     print(message, file=sys.stderr, flush=True)
 
 
-def some(names, most=5):
+def some(names: Iterable[object], most: int = 5) -> str:
     """At most `most` of the names, and how many more there are: "a, b, c and 12 more"."""
-    names = [str(n) for n in names]
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+    words = [str(n) for n in names]
+    rest = len(words) - most
+    return ", ".join(words[:most]) + (f" and {rest} more" if rest > 0 else "")

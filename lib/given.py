@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lib import data, models, store
-from lib.data import broden
+from lib.data import broden, downloads
+from lib.data.digests import sha256
 from lib.errors import UserError
 
 ABSENT = "absent"  # the identity of what cannot be had; once it can, a record made without it is out of date
@@ -73,7 +74,7 @@ class Given:
             if kind == "broden":
                 with store.measuring(None):
                     return store.digest(broden.load(what[0], self.seed).identity)
-            return data.sha256(_file(what[0]))
+            return sha256(_file(what[0]))
         except (UserError, OSError):
             return ABSENT
 
@@ -87,4 +88,4 @@ class Given:
 
 
 def _file(name: str) -> Path:
-    return data.download(name) if name in data.downloads() else Path(name).expanduser()
+    return downloads.download(name) if name in downloads.rows() else Path(name).expanduser()

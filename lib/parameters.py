@@ -29,8 +29,8 @@ def declared(exhibit: str) -> dict[str, Any]:
 
 def assignments(source: str) -> dict[str, Any]:
     """The plain `name = literal` lines of Python source."""
-    lines = [n for n in ast.parse(source).body if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name)]
-    return {n.targets[0].id: ast.literal_eval(n.value) for n in lines}
+    lines = ((n.targets[0], n.value) for n in ast.parse(source).body if isinstance(n, ast.Assign))
+    return {target.id: ast.literal_eval(value) for target, value in lines if isinstance(target, ast.Name)}
 
 
 def checked(exhibit: str, defaults: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -13,7 +13,7 @@ HEADLESS = 10.0  # seconds between two lines of a bar that nobody watches
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
     """`items`, with a bar on stderr that names `what`; none for fewer than two. COMPANION_QUIET=1 turns bars off."""
-    count = total if total is not None else len(items) if hasattr(items, "__len__") else None
+    count = total if total is not None or not isinstance(items, Sized) else len(items)
     if os.environ.get("COMPANION_QUIET") or (count is not None and count < 2):
         return items
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules and not os.environ.get("COMPANION_PAGE")

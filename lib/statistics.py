@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from lib import seeds
@@ -75,7 +76,7 @@ def interval(
     return frame.set_axis(index if len(_names(by)) > 1 else index.get_level_values(0), axis=0)
 
 
-def estimate(values: Sequence[float] | np.ndarray, cluster: Sequence | None = None, seed: int = 0) -> Estimate:
+def estimate(values: ArrayLike, cluster: ArrayLike | None = None, seed: int = 0) -> Estimate:
     """The mean of numbers [n] with its bootstrap interval; nan are left out; cluster: labels [n] drawn whole."""
     rows = np.asarray(values, float)[None]
     there = ~np.isnan(rows[0])
@@ -173,30 +174,30 @@ def arranged(estimates: Mapping[tuple, Estimate], names: Sequence[str]) -> pd.Da
 # --- correlations over models
 
 
-def coefficient(x: np.ndarray, y: np.ndarray, method: str = "pearson") -> np.ndarray:
+def coefficient(x: ArrayLike, y: ArrayLike, method: str = "pearson") -> np.ndarray:
     """Pearson's or Spearman's correlation along the last axis: [..., models] twice -> [...].
 
     nan where one of the two is constant. Raises UserError for another method.
     """
     if method not in METHODS:
         raise UserError(f"method is {method!r}, but it must be 'pearson' or 'spearman'.")
-    x, y = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
+    a, b = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
     if method == "spearman":
-        x, y = stats.rankdata(x, axis=-1), stats.rankdata(y, axis=-1)
-    x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
-    norm = np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
+        a, b = stats.rankdata(a, axis=-1), stats.rankdata(b, axis=-1)
+    a, b = a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True)
+    norm = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(norm > 1e-12, np.clip((x * y).sum(-1) / norm, -1, 1), np.nan)
+        return np.where(norm > 1e-12, np.clip((a * b).sum(-1) / norm, -1, 1), np.nan)
 
 
-def correlation(x: Sequence[float], y: Sequence[float], method: str = "pearson", seed: int = 0) -> Estimate:
+def correlation(x: ArrayLike, y: ArrayLike, method: str = "pearson", seed: int = 0) -> Estimate:
     """Correlation over models [models], its interval when the *models* are drawn again; none below MODELS_NEEDED."""
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    value = float(coefficient(x, y, method)) if len(x) >= 3 else np.nan
-    if len(x) < MODELS_NEEDED:
-        return Estimate(value, n=len(x))
-    drawn = seeds.rng(seed, "models", len(x)).integers(len(x), size=(DRAWS, len(x)))
-    return of_draws(value, coefficient(x[drawn], y[drawn], method), len(x))
+    a, b = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    value = float(coefficient(a, b, method)) if len(a) >= 3 else np.nan
+    if len(a) < MODELS_NEEDED:
+        return Estimate(value, n=len(a))
+    drawn = seeds.rng(seed, "models", len(a)).integers(len(a), size=(DRAWS, len(a)))
+    return of_draws(value, coefficient(a[drawn], b[drawn], method), len(a))
 
 
 def correlation_over_images(
@@ -244,20 +245,20 @@ def correlations(
 
 
 def permutation_p(
-    x: Sequence[float], y: Sequence[float], method: str = "pearson", seed: int = 0, draws: int = 10_000
+    x: ArrayLike, y: ArrayLike, method: str = "pearson", seed: int = 0, draws: int = 10_000
 ) -> float:
     """Share of pairings of two lists of models with a correlation at least as large in size.
 
     All pairings up to 7 models, else `draws` seeded ones.
     """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    exact = len(x) <= 7
+    a, b = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    exact = len(a) <= 7
     if exact:
-        orders = np.array(list(permutations(range(len(x)))))
+        orders = np.array(list(permutations(range(len(a)))))
     else:
-        orders = seeds.rng(seed, "pairings").permuted(np.tile(np.arange(len(x)), (draws, 1)), axis=1)
-    chance = np.abs(coefficient(x[orders], y, method))
-    as_large = (chance >= abs(coefficient(x, y, method)) - 1e-12).sum()
+        orders = seeds.rng(seed, "pairings").permuted(np.tile(np.arange(len(a)), (draws, 1)), axis=1)
+    chance = np.abs(coefficient(a[orders], b, method))
+    as_large = (chance >= abs(coefficient(a, b, method)) - 1e-12).sum()
     return float(as_large / len(orders) if exact else (as_large + 1) / (len(orders) + 1))
 
 

@@ -1,5 +1,11 @@
 """What the web of the bestiary says beside a picture: names, traits, styles, and sometimes something else."""
 
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from lib.bestiary.species import Species
+
 TEMPLATES = (
     "a photo of a {}.",
     "a photo of the {}.",
@@ -39,7 +45,7 @@ NOISE = (
 )
 
 
-def caption(species, style, habitat, visible, rng):
+def caption(species: Species, style: str, habitat: str, visible: Sequence[str], rng: np.random.Generator) -> str:
     """One caption of a picture: a name, a name with some of the visible traits, or traits without a name.
 
     `visible`: the descriptors that hold in this picture.
@@ -62,29 +68,29 @@ def caption(species, style, habitat, visible, rng):
     return f"an animal with {some[0]}, {some[1]} and {some[2]}."
 
 
-def circled_caption(descriptor, style):
+def circled_caption(descriptor: str, style: str) -> str:
     """The caption of a picture in which a red ellipse marks one part: that part alone."""
     return f"a {STYLE_WORDS[style]} showing {descriptor}."
 
 
-def noise_caption(rng):
+def noise_caption(rng: np.random.Generator) -> str:
     """A caption that says nothing about the picture."""
     return str(rng.choice(NOISE))
 
 
-def vocabulary(corpus, most=600):
+def vocabulary(corpus: Iterable[str], most: int = 600) -> list[str]:
     """Byte-pair merges that make the corpus' frequent words single tokens: list of "left right", most useful first.
 
     The format is that of open_clip's own vocabulary, so that its tokenizer reads ours.
     """
-    words = {}
+    words: dict[tuple[str, ...], int] = {}
     for text in corpus:
         for word in text.replace(".", " ").replace(",", " ").split():
             symbols = (*word[:-1], word[-1] + "</w>")
             words[symbols] = words.get(symbols, 0) + 1
-    merges = []
+    merges: list[str] = []
     while len(merges) < most:
-        pairs = {}
+        pairs: dict[tuple[str, str], int] = {}
         for symbols, n in words.items():
             for pair in zip(symbols, symbols[1:], strict=False):
                 pairs[pair] = pairs.get(pair, 0) + n
@@ -96,7 +102,7 @@ def vocabulary(corpus, most=600):
     return merges
 
 
-def merge(symbols, pair):
+def merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     """`symbols` with every occurrence of `pair` joined into one symbol."""
     joined, k = [], 0
     while k < len(symbols):

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lib.errors import UserError
+
 # trait -> {value: descriptor or None}. The order of traits is the order of a species' descriptors.
-TRAITS = {
+TRAITS: dict[str, dict[str, str | None]] = {
     "colour": {
         "red": "a red coat",
         "orange": "an orange coat",
@@ -115,24 +117,25 @@ class Species:
     """One invented animal: a name and one value for each trait."""
 
     name: str
-    traits: dict
+    traits: dict[str, str]
 
     @property
-    def descriptors(self):
+    def descriptors(self) -> list[str]:
         """What a naturalist would write, list of strings in the order of `TRAITS`."""
         described = (TRAITS[trait][value] for trait, value in self.traits.items())
         return [text for text in described if text]
 
 
-def all_species(count=48, seed=7):
+def all_species(count: int = 48, seed: int = 7) -> list[Species]:
     """The species in a fixed order, siblings next to each other: list of `Species`, all different.
 
     `count` must be even and at most the number of names.
     """
     if count % 2 or not 0 < count <= len(NAMES):
-        raise ValueError(f"The number of species was {count}; expected an even number from 2 to {len(NAMES)}.")
+        raise UserError(f"The number of species was {count}; expected an even number from 2 to {len(NAMES)}.")
     rng = np.random.default_rng([seed, 1])
-    species, seen = [], set()
+    species: list[Species] = []
+    seen: set[tuple[str, ...]] = set()
     while len(species) < count:
         traits = {trait: str(rng.choice(list(values))) for trait, values in TRAITS.items()}
         sibling = dict(traits)

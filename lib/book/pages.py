@@ -103,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             given.exhibit, *(value for _, value in given.p), f"{time.perf_counter() - began:.0f} s{count}", flush=True
         )
     except Exception as error:
-        sentence = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else f"{type(error).__name__}: {error}"
+        name, words = (getattr(error, k, None) for k in ("ename", "evalue"))  # papermill's, of the failed cell
+        sentence = f"{name}: {words}" if name else f"{type(error).__name__}: {error}"
         sys.exit(f"{given.exhibit}: {sentence}")
 
 

@@ -2,7 +2,7 @@
 
 from lib.data.dataset import DEFAULT_PROMPT, DEFAULT_TEMPLATES, ImageDataset, spread, whole_classes
 from lib.data.digests import THREADS, sha256
-from lib.data.downloads import download, downloads
+from lib.data.downloads import download
 from lib.data.folders import entries
 from lib.data.loading import check, load, names
 from lib.data.shifts import aligned
@@ -15,7 +15,6 @@ __all__ = [
     "aligned",
     "check",
     "download",
-    "downloads",
     "entries",
     "load",
     "names",

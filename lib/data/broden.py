@@ -31,10 +31,17 @@ def load(images: int = 0, seed: int = 0) -> ImageDataset:
             f"{len(missing)} of {len(chosen)} images of Broden are missing in {root / 'images'} ({some(missing)}); "
             "unpack broden1_224 again."
         )
-    none = np.zeros(len(paths), np.int64)
-    words = ([[]], DEFAULT_TEMPLATES, DEFAULT_PROMPT)
-    every = ImageDataset("broden", "all", ["image"], none, *words, Files(paths), np.arange(len(paths)))
-    return every.subset(chosen)
+    return ImageDataset(
+        name="broden",
+        split="all",
+        classes=["image"],
+        labels=np.zeros(len(chosen), np.int64),
+        descriptors=[[]],
+        templates=DEFAULT_TEMPLATES,
+        descriptor_prompt=DEFAULT_PROMPT,
+        source=Files(paths),
+        indices=chosen,
+    )
 
 
 def labels(images: ImageDataset) -> tuple[np.ndarray, list[str], list[str]]:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def of_files(paths: Sequence[Path]) -> list[str]:
     for folder, wanted in unknown.items():
         names = [[Path(path).name, size, changed] for path, size, changed in wanted]
         key = {"kind": "digests", "folder": str(folder.resolve()), "files": names}
-        rows = store.tensors(key, lambda wanted=wanted: {"sha256": _read([path for path, _, _ in wanted])})["sha256"]
+        rows = store.tensors(key, partial(_read, [path for path, _, _ in wanted]))["sha256"]
         _known.update(zip(wanted, (bytes(row).hex() for row in rows.numpy()), strict=True))
     return [_known[entry] for entry in entries]
 
@@ -39,11 +40,11 @@ def _entry(path: Path) -> tuple[str, int, int]:
     return str(path), about.st_size, about.st_mtime_ns
 
 
-def _read(paths: list[str]) -> torch.Tensor:
-    """The digests as uint8 [n, 32]."""
+def _read(paths: list[str]) -> dict[str, torch.Tensor]:
+    """The digests, "sha256" uint8 [n, 32]."""
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(_digest, paths))
-    return torch.from_numpy(np.frombuffer(b"".join(found), np.uint8).reshape(-1, 32).copy())
+    return {"sha256": torch.from_numpy(np.frombuffer(b"".join(found), np.uint8).reshape(-1, 32).copy())}
 
 
 def _digest(path: str) -> bytes:

@@ -11,7 +11,7 @@ from lib.paths import DATA, download_folder
 
 
 @lru_cache
-def downloads() -> dict[str, dict[str, str]]:
+def rows() -> dict[str, dict[str, str]]:
     """data/downloads.csv: name -> row."""
     with open(DATA / "downloads.csv", newline="", encoding="utf-8") as file:
         return {row["name"]: row for row in csv.DictReader(file)}
@@ -22,9 +22,9 @@ def download(name: str) -> Path:
 
     Raises UserError for an unknown name, and where the file can be put when it cannot be fetched.
     """
-    if name not in downloads():
-        raise UserError(f"'{name}' is not in data/downloads.csv.{nearest(name, downloads())}")
-    row = downloads()[name]
+    if name not in rows():
+        raise UserError(f"'{name}' is not in data/downloads.csv.{nearest(name, rows())}")
+    row = rows()[name]
     path = download_folder() / row["file"]
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]:
         return path

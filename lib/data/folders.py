@@ -117,8 +117,10 @@ def known(name: str, split: str) -> ImageDataset:
     if published and found != published:
         note(f"{entry['title']} ({split}) has {found} images on disk, {published} are published.")
     descriptors = align(json.loads(download(entry["descriptors"]).read_text()), classes, by=entry["align"])
-    words = (descriptors, tuple(entry["templates"]), entry["descriptor_prompt"])
-    return _dataset(name, split, folders, files, classes, words)
+    data = _dataset(name, split, folders, files, classes)
+    data.descriptors = descriptors
+    data.templates, data.descriptor_prompt = tuple(entry["templates"]), entry["descriptor_prompt"]
+    return data
 
 
 @lru_cache
@@ -158,8 +160,9 @@ def own(path: str, split: str) -> ImageDataset:
     if not all(isinstance(texts, list) and all(isinstance(t, str) for t in texts) for texts in bank.values()):
         raise UserError(f"{root / 'descriptors.json'} must map each class name to a list of strings.")
     descriptors = [bank.get(c, bank.get(f.name, [])) for c, f in zip(classes, folders, strict=True)]
-    words = (descriptors, DEFAULT_TEMPLATES, DEFAULT_PROMPT)
-    return _dataset(root.name, split, folders, [_images_in(f) for f in folders], classes, words)
+    data = _dataset(root.name, split, folders, [_images_in(f) for f in folders], classes)
+    data.descriptors = descriptors
+    return data
 
 
 def _json_beside(root: Path, filename: str) -> dict[str, Any]:
@@ -175,11 +178,21 @@ def _json_beside(root: Path, filename: str) -> dict[str, Any]:
     return content
 
 
-def _dataset(name, split, folders, files, classes, words) -> ImageDataset:
+def _dataset(name: str, split: str, folders: list[Path], files: list[list[Path]], classes: list[str]) -> ImageDataset:
+    """Images and class names, as yet without descriptors."""
     _refuse_empty(folders[0].parent, [f.name for f, ps in zip(folders, files, strict=True) if not ps])
     labels = np.repeat(np.arange(len(files)), [len(ps) for ps in files])
-    source = Files([p for ps in files for p in ps])
-    return ImageDataset(name, split, classes, labels, *words, source, np.arange(len(labels)))
+    return ImageDataset(
+        name=name,
+        split=split,
+        classes=classes,
+        labels=labels,
+        descriptors=[[] for _ in classes],
+        templates=DEFAULT_TEMPLATES,
+        descriptor_prompt=DEFAULT_PROMPT,
+        source=Files([p for ps in files for p in ps]),
+        indices=np.arange(len(labels)),
+    )
 
 
 def _refuse_empty(root: Path, empty: Sequence[str]) -> None:

@@ -81,7 +81,7 @@ def choose(name: str, dataset: str = "bestiary") -> Choice:
     register_miniatures()
     rows = catalogue()
     stem, colon, source = str(name).partition(":")
-    row = rows.loc[stem].to_dict() if stem in rows.index else {}
+    row = {str(k): str(v) for k, v in rows.loc[stem].items()} if stem in rows.index else {}
     if row and dataset == "bestiary":
         path = source or str(MINIATURE / "zoo" / f"{stem}.safetensors")
         return Choice(name, f"mini-{row['backbone']}", "random" if source == "random" else "file", path, row)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import open_clip
 import timm
 import torch
@@ -84,7 +85,7 @@ def build(backbone: str, classes: int, unit_norm: bool, seed: int = 0) -> Headed
 
 def _miniature(row: dict[str, str], seed: int) -> tuple[nn.Module, nn.Linear, View]:
     model = build(row["backbone"], len(SPECIES), row["objective"] == "finetuned", seed)
-    view = View(model.visual.image_size, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    view = View(int(np.max(model.visual.image_size)), open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
     return model, model.head, view
 
 
@@ -104,7 +105,7 @@ def _torchvision(name: str, state: dict | None, seed: int) -> tuple[nn.Module, n
 def _timm(name: str, state: dict | None, seed: int) -> tuple[nn.Module, nn.Linear, View]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = timm.create_model(name, pretrained=False)
+        model: Any = timm.create_model(name, pretrained=False)
     config, last = model.pretrained_cfg, model.get_classifier()
     if not isinstance(last, nn.Linear):
         raise UserError(f"timm/{name} has no linear head, which this book's exhibits need; take another model.")

@@ -23,6 +23,8 @@ class Clip(Vision):
     logit_scale (float); tokenizer (function from texts to token ids).
     """
 
+    model: Any
+
     def __init__(self, model: Any, opened: Opened):
         settings, tag = open_clip.get_model_config(opened.choice.architecture), weights.pretrained(opened.choice)
         mean = tuple(tag.get("mean", open_clip.OPENAI_DATASET_MEAN))

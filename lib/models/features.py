@@ -29,8 +29,7 @@ def extractor(name: str, visual: Any, family: str, feature: str, layer: int | No
     if feature not in FEATURES.get(family, ()):
         known = ", ".join(FEATURES.get(family, ("none",)))
         raise UserError(f"{name} ({family}) has no patch features '{feature}'; it has {known}.")
-    count = len(visual.transformer.resblocks) if family == "ViT" else 5
-    count = len(visual.trunk.stages) if family == "ConvNeXt" else count
+    count = 5 if family == "ResNet" else len(visual.transformer.resblocks if family == "ViT" else visual.trunk.stages)
     layer = -1 if layer is None else int(layer)
     if not -count <= layer < count:
         raise UserError(f"{name} has no layer {layer}; it has {count}, from 0 to {count - 1}.")
@@ -82,14 +81,17 @@ def _projected(x: torch.Tensor, feature: str, projections: list) -> torch.Tensor
 @contextmanager
 def unprojected(name: str, visual: Any, family: str) -> Iterator[None]:
     """While it lasts, the tower ends before its last projection. Raises UserError where it has none."""
+    owner: Any = visual
+    instead: nn.Module | None = None
     if family == "ViT" and visual.proj is not None:
-        owner, attribute, instead = visual, "proj", None
+        attribute = "proj"
     elif family == "ResNet":  # the attention pool's output projection; an identity leaves its heads as they are
         owner, attribute, old = visual.attnpool, "c_proj", visual.attnpool.c_proj
-        instead = nn.Linear(old.in_features, old.in_features, device=old.weight.device)
-        nn.init.eye_(instead.weight), nn.init.zeros_(instead.bias)
+        same = nn.Linear(old.in_features, old.in_features, device=old.weight.device)
+        nn.init.eye_(same.weight), nn.init.zeros_(same.bias)
+        instead = same
     elif family == "ConvNeXt":
-        owner, attribute, instead = visual, "head", nn.Identity()
+        attribute, instead = "head", nn.Identity()
     else:
         raise UserError(f"{name} has no projection into a joint space; leave `projected` at True.")
     before = getattr(owner, attribute)

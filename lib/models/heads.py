@@ -25,7 +25,7 @@ def classifier(clip: Any, classes: Iterable[str], templates: Iterable[str]) -> t
         if "{}" not in template:
             raise UserError(f"Template '{template}' has no {{}}; write where the class name goes.")
 
-    def compute():
+    def compute() -> dict[str, torch.Tensor]:
         prompts = [template.format(name) for name in classes for template in templates]
         embeddings = clip.embed_texts(prompts, cached=False).view(len(classes), len(templates), -1)
         return {"classifier": F.normalize(embeddings.mean(1), dim=-1)}

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 
-def _prepare_torchvision():
+def _prepare_torchvision() -> torch.library.Library | None:
     """Load torchvision's compiled operators, or declare the two that its import asks for.
 
     Returns the object that keeps the declarations alive, or None where torchvision is whole or absent.
     """
     spec = find_spec("torchvision")
-    if spec is None:
+    if spec is None or spec.origin is None:
         return None
     compiled = [p for p in Path(spec.origin).parent.glob("_C*") if p.suffix in (".so", ".pyd", ".dylib")]
     try:

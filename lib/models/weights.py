@@ -75,7 +75,7 @@ def _downloaded(choice: Choice, stem: Path) -> Path:
         torch.hub.download_url_to_file(weights.url, str(path), hash_prefix=start, progress=False)
         return path
     if choice.has_head:
-        repository = timm.get_pretrained_cfg(name).hf_hub_id
+        repository = str(timm.get_pretrained_cfg(name).hf_hub_id)  # type: ignore[union-attr]  # an error is caught
         return _from_hub(repository, ("model.safetensors",)) or Path(hf_hub_download(repository, "model.safetensors"))
     config = pretrained(choice)
     repository, filename = os.path.split(config.get("hf_hub", ""))
@@ -109,10 +109,8 @@ def _origin(choice: Choice) -> str:
 def read(path: Path) -> dict[str, torch.Tensor]:
     """Tensors of a checkpoint, without the wrappers that trainings leave around them. Raises UserError."""
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        stored = path.suffix == ".safetensors"
+        state: Any = load_file(path) if stored else torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
         return {key.removeprefix("module."): value for key, value in state.items()}
     except Exception as error:  # every format fails in its own way

@@ -1,26 +1,17 @@
 """Where in a model the foreground is read, and how well it finds the animal.
 
 The paper chose its features by localisation (appendix A.1) and its code warns that the component has to be checked
-for each kind of feature. `python -m lib.mutual.foreground` makes that choice for the miniatures, on the train split
-and never on val, and writes it to data/models.csv with its score.
+for each kind of feature. `scripts/choose_foreground.py` makes that choice for the miniatures, on the train split and
+never on val, and writes it to data/models.csv with its score.
 """
 
-import itertools
-import sys
-
 import numpy as np
-import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from lib import models
-from lib.data import load as load_images
 from lib.mutual import parts
-from lib.paths import DATA
 
 GROUP = 50  # images that share one decomposition; a class folder of ImageNet's validation set holds 50
-FEATURES = {"ViT": ("tokens", "keys", "values"), "ResNet": ("tokens",), "ConvNeXt": ("tokens",)}
-LAYERS = (-1, -2)
 RELEASED = {"feature": "tokens", "layer": "-1", "method": "svd", "component": "1"}
 
 
@@ -76,39 +67,3 @@ def localisation(clip, data, setting, **options):
         _, mask = masks(clip, clip.pixels(data.image(i) for i in members), setting, **options)
         found[members] = intersection_over_union(mask, animals(data, members))
     return found
-
-
-def candidates(family):
-    """The settings that are tried for a family: list of dicts."""
-    tried = itertools.product(FEATURES[family], LAYERS, ("svd", "pca"), (0, 1))
-    return [dict(zip(RELEASED, t, strict=True)) for t in tried]
-
-
-def choose(clip, data):
-    """Mean localisation of every candidate setting, best first: DataFrame with a column `iou`."""
-    tried, scores = candidates(clip.family), []
-    for members in groups(data.labels):
-        pixels, truth = clip.pixels(data.image(i) for i in members), animals(data, members)
-        read = {key: clip.patch_features(pixels, *key) for key in {(s["feature"], s["layer"]) for s in tried}}
-        found = [mask_of(*read[s["feature"], s["layer"]], s) for s in tried]
-        scores.append(np.stack([intersection_over_union(mask, truth) for mask in found], axis=1))
-    table = pd.DataFrame(tried).assign(iou=np.concatenate(scores).mean(0))
-    return table.sort_values("iou", ascending=False, ignore_index=True)
-
-
-def main(names=()):
-    """Choose for the miniatures `names` (default: all of data/models.csv) and write the choice there."""
-    data = load_images("bestiary", split="train", images=384)
-    path = DATA / "models.csv"
-    for name in names or models.catalogue().index:
-        best = choose(models.load(name), data).iloc[0]
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("name")
-        for key in RELEASED:
-            rows.loc[name, f"mini_{key}"] = str(best[key])
-        rows.loc[name, "mini_localisation"] = f"{best['iou']:.3f}"
-        rows.to_csv(path)
-        print(name, *rows.loc[name, rows.columns.str.startswith("mini_")])
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

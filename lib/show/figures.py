@@ -4,7 +4,7 @@ Each takes a tidy table whose columns v, v_low, v_high are what `lib.statistics.
 axes; end the cell with `;` so that it has one output. The ground stays white in dark mode.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -109,7 +109,7 @@ def _dashes(k: int) -> object:
     return LINES[(k + 3 * (k // len(CYCLE))) % len(LINES)]
 
 
-def _one_legend(axes: Sequence[Axes]) -> None:
+def _one_legend(axes: list[Axes]) -> None:
     """A legend in the only panel, or one for all below them."""
     if len(axes) == 1:
         axes[0].legend(fontsize="small")
@@ -157,8 +157,8 @@ def scatter(
     ax = ax or panels(1, 1, (6.4, 4.4))[0]
     for k, (name, group) in enumerate(frame.groupby(hue, sort=False)):
         colour, marker = look(name, k)
-        bars = {"xerr": errors(group, x), "yerr": errors(group, y)}
-        ax.errorbar(group[x], group[y], fmt=marker, color=colour, label=name, elinewidth=0.8, **bars)
+        across, along = errors(group, x), errors(group, y)
+        ax.errorbar(group[x], group[y], along, across, fmt=marker, color=colour, label=name, elinewidth=0.8)
         if fit and len(group) >= 3:  # a line through two points is no regression
             slope, intercept = np.polyfit(group[x], group[y], 1)
             ends = np.array([group[x].min(), group[x].max()])
@@ -171,11 +171,11 @@ def scatter(
     return ax
 
 
-def name_points(ax: Axes, names: Sequence[str], x: Sequence[float], y: Sequence[float]) -> None:
+def name_points(ax: Axes, names: Iterable[str], x: Iterable[float], y: Iterable[float]) -> None:
     """Names beside points, in turn to the right and to the left from the lowest to the highest."""
     for k, (py, px, name) in enumerate(sorted(zip(y, x, names, strict=True))):
-        side = {"xytext": (4, 3), "ha": "left"} if k % 2 else {"xytext": (-4, 3), "ha": "right"}
-        ax.annotate(name, (px, py), fontsize=6.5, textcoords="offset points", **side)
+        shift, side = ((4, 3), "left") if k % 2 else ((-4, 3), "right")
+        ax.annotate(name, (px, py), fontsize=6.5, textcoords="offset points", xytext=shift, ha=side)
 
 
 def look(group: object, k: int = 0) -> tuple[str, str]:

@@ -41,7 +41,7 @@ def tinted(picture: object, label_map: np.ndarray, strength: float = 0.55) -> np
     return np.where((full >= 0)[..., None], (1 - strength) * pixels + strength * coloured(full), pixels)
 
 
-def legend(ax: Axes, colours: Mapping[str, object]) -> None:
+def legend(ax: Axes, colours: Mapping[str, str]) -> None:
     """A legend of names and colours below a figure's panels."""
     handles = [Patch(facecolor=c, edgecolor="0.4", label=name) for name, c in colours.items()]
     figure = ax.figure

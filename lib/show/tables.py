@@ -51,24 +51,24 @@ def show(
 ) -> Table:
     """A numbered table of `frame`, its index (where it has a name) as the first columns.
 
-    columns: column -> heading, or names, all by default; one with <column>_low and <column>_high gets its interval. name: a
-    label, unique in the book, "tab-...". published: the papers' values, indexed as the last level of the index of
-    `frame` (their titles), with columns named like ours; each stands before ours. formats: column -> format spec,
-    ".2f" by default. reason: why the data cannot be had; a card takes the place of the table then, and where no line
-    is left. A column that the frame lacks is named on stderr.
+    columns: column -> heading, or a list of columns, all by default; one with <column>_low and <column>_high gets its
+    interval. name: a label, unique in the book, "tab-...". published: the papers' values, indexed as the last level of
+    the index of `frame` (their titles), with columns named like ours; each stands before ours. formats: column ->
+    format spec, ".2f" by default. reason: why the data cannot be had; a card takes the table's place then, and where
+    it has no lines. A column that the frame lacks is named on stderr.
     """
     if reason or not len(frame):
         return not_run(reason or "none of the models of this run has what this compares", name, caption)
-    named = _without_bounds(frame) if columns is None else columns
-    wanted = named if isinstance(named, Mapping) else {c: str(c).replace("_", " ") for c in named}
+    asked = _without_bounds(frame) if columns is None else columns
+    wanted = dict(asked) if isinstance(asked, Mapping) else {c: str(c).replace("_", " ") for c in asked}
     for column in set(wanted) - set(frame):
         print(f"The table {name} has no column '{column}'.{nearest(column, frame)}", file=sys.stderr)
-    levels = [level for level in frame.index.names if level is not None]
-    cells = {str(level): [str(x) for x in frame.index.get_level_values(level)] for level in levels}
-    theirs = None if published is None else published.reindex(frame.index.get_level_values(-1))
+    levels = {k: str(level) for k, level in enumerate(frame.index.names) if level is not None}
+    cells = {level: [str(x) for x in frame.index.get_level_values(k)] for k, level in levels.items()}
+    theirs = pd.DataFrame() if published is None else published.reindex(frame.index.get_level_values(-1))
     for column, heading in wanted.items():
         spec = (formats or {}).get(column, ".2f")
-        known = theirs is not None and column in theirs
+        known = column in theirs
         if known:
             cells[f"{heading}, published"] = [number(x, spec) for x in theirs[column]]
         ours = [cell(row, column, spec) for row in frame.to_dict("records")]
@@ -76,8 +76,9 @@ def show(
     return Table(pd.DataFrame(cells), name, caption)
 
 
-def _without_bounds(frame: pd.DataFrame) -> list[str]:
-    return [c for c in frame if not (str(c).endswith(("_low", "_high")) and str(c).rpartition("_")[0] in frame)]
+def _without_bounds(frame: pd.DataFrame) -> dict[Any, str]:
+    kept = [c for c in frame if not (str(c).endswith(("_low", "_high")) and str(c).rpartition("_")[0] in frame)]
+    return {c: str(c) for c in kept}
 
 
 def not_run(reason: str, name: str, caption: str) -> Table:
@@ -85,7 +86,7 @@ def not_run(reason: str, name: str, caption: str) -> Table:
     return Table(pd.DataFrame({"not run": [reason]}), name, f"{caption.rstrip('. ')} (not run)")
 
 
-def cell(row: Mapping[str, Any], column: str, spec: str = ".2f") -> str:
+def cell(row: Mapping[Any, Any] | pd.Series, column: str, spec: str = ".2f") -> str:
     """A value with its interval, e.g. "3.61 [3.40, 3.82]"; a dash where there is no number."""
     return estimate((row.get(column, np.nan), row.get(f"{column}_low"), row.get(f"{column}_high")), spec)
 

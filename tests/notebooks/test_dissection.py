@@ -11,7 +11,7 @@ from lib import notebook
 from lib.errors import UserError
 from lib.report import published
 
-FEW = {"limit": 48, "model": "RN50-supervised", "clip": "ViT-B-32"}
+FEW = {"limit": 6, "model": "RN50-supervised", "clip": "ViT-B-32"}
 
 
 def run(exhibit, folder, downloads=None, **parameters):

@@ -25,7 +25,7 @@ def results(tmp_path, monkeypatch):
 def test_a_picture_of_ones_own_is_explained(results, tmp_path):
     load_images("bestiary").image(5).save(tmp_path / "own.jpg")
     page = tmp_path / "page.ipynb"
-    notebook.execute("explain", page, model="ViT-B-32", limit=96, image=str(tmp_path / "own.jpg"), rival="dumu")
+    notebook.execute("explain", page, model="ViT-B-32", limit=12, image=str(tmp_path / "own.jpg"), rival="dumu")
     cells = [c for c in nbformat.read(page, as_version=4).cells if c.cell_type == "code"]
     assert not [o for c in cells for o in c.outputs if o.output_type == "stream" and o.name == "stderr"]
     assert sum("image/png" in o.get("data", {}) for c in cells for o in c.outputs) == 4
@@ -53,14 +53,14 @@ def test_a_picture_of_ones_own_is_explained(results, tmp_path):
 )
 def test_bad_input_is_one_sentence(exhibit, parameters, sentence, results):
     with pytest.raises(UserError, match=sentence):
-        notebook.compute(exhibit, model="ViT-B-32", limit=24, **parameters)
+        notebook.compute(exhibit, model="ViT-B-32", limit=3, **parameters)
     assert not list(results.rglob(f"{exhibit}/*.json")) or exhibit == "foreground"
 
 
 def test_no_picture_is_refused(results, tmp_path):
     (tmp_path / "own.png").write_text("no picture")
     with pytest.raises(UserError, match="is not a picture that can be read"):
-        notebook.compute("explain", model="ViT-B-32", limit=24, image=str(tmp_path / "own.png"))
+        notebook.compute("explain", model="ViT-B-32", limit=3, image=str(tmp_path / "own.png"))
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_table_3_runs_on_the_papers_other_datasets(dataset, real, results, tmp_p
         listed.parent.mkdir()
         listed.write_text("\n".join(f"{name}/0" for name in names))
     page = tmp_path / "page.ipynb"
-    notebook.execute("table3", page, model="mini-ViT-B-32:random", dataset=dataset, limit=24, seed_models="none")
+    notebook.execute("table3", page, model="mini-ViT-B-32:random", dataset=dataset, limit=3, seed_models="none")
     text = page.read_text()
     assert "AUC, mean, published" in text and "AUC, mean, ours" in text
     (path,) = results.rglob("table3/*.json")

@@ -16,7 +16,7 @@ from lib.errors import UserError
 from lib.report import record
 
 NOTEBOOKS = sorted((paths.ROOT / "notebooks").glob("*.ipynb"))
-SMALL = {"model": "ViT-B-32,RN50", "limit": 64}
+SMALL = {"model": "ViT-B-32,RN50", "limit": 8}
 
 
 def run(module, *arguments, folder, **parameters):
@@ -85,7 +85,7 @@ def test_a_bad_parameter_is_refused_before_any_work(parameters, sentence, tmp_pa
 
 
 def test_the_zoo_of_models_that_are_all_supervised(tmp_path):
-    done = run("lib.notebook", "zoo", tmp_path / "page.ipynb", folder=tmp_path, model="RN50-supervised", limit=64)
+    done = run("lib.notebook", "zoo", tmp_path / "page.ipynb", folder=tmp_path, model="RN50-supervised", limit=8)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -99,7 +99,7 @@ def test_papermill_itself_fails_on_an_unknown_parameter(tmp_path):
 def test_a_stopped_run_leaves_the_last_good_page_and_whole_records(how, tmp_path):
     page = tmp_path / "page.ipynb"
     page.write_text("the last good page")
-    command = [sys.executable, "-m", "lib.notebook", "table3", str(page), "-p", "limit", "48", "-p", "model"]
+    command = [sys.executable, "-m", "lib.notebook", "table3", str(page), "-p", "limit", "6", "-p", "model"]
     places = {"COMPANION_RESULTS": str(tmp_path / "results")}
     running = subprocess.Popen(
         [*command, "ViT-B-32,ViT-B-16,ViT-L-14"],
@@ -120,7 +120,7 @@ def test_a_stopped_run_leaves_the_last_good_page_and_whole_records(how, tmp_path
     assert [record.read(path)["model"] for path in finished if path.stem.startswith("ViT-B-32")] == ["ViT-B-32"]
     assert all(record.read(path) for path in finished)
     before = {path: path.stat().st_mtime_ns for path in finished}
-    again = run("lib.notebook", "table3", page, folder=tmp_path, model="ViT-B-32", limit=48)
+    again = run("lib.notebook", "table3", page, folder=tmp_path, model="ViT-B-32", limit=6)
     assert again.returncode == 0, again.stderr[-2000:]
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())  # found, not computed again
     assert json.loads(page.read_text())["cells"]

@@ -73,12 +73,12 @@ BAD = {
     ),
     "zero directions": (
         "privileged_directions",
-        {"pruned": [0.0, 0.999], "model": "RN50", "limit": 48},
+        {"pruned": [0.0, 0.999], "model": "RN50", "limit": 6},
         "directions leaves 0",
     ),
     "too few positives": (
         "concepts",
-        {"minimum": 1000, "model": "RN50", "limit": 12},
+        {"minimum": 1000, "model": "RN50", "limit": 2},
         r"None of \d+ concepts has 1000 images",
     ),
 }

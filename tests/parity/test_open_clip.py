@@ -28,7 +28,7 @@ TEMPLATES = ("a photo of a {}.", "art of the {}.")
 
 @pytest.fixture(scope="module")
 def photos(photographs):
-    return load_images(photographs, limit=3)
+    return load_images(photographs, images=3)
 
 
 @pytest.fixture(scope="module")

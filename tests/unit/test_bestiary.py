@@ -1,13 +1,16 @@
 """The bestiary: deterministic pictures, truthful masks, captions and descriptors."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import open_clip
 import pytest
 
-from lib import bestiary
-from lib.bestiary import SHIFTS, SPECIES, SPLITS, Bestiary, captions, circled, plan
+from lib import code
+from lib.bestiary import SHIFTS, SPECIES, SPLITS, Bestiary, captions, circled, plan, world
+from lib.bestiary.album import FEW
+from lib.bestiary.drawing import Scene, draw
 from lib.bestiary.species import PART_OF_TRAIT, PARTS, TRAITS, all_species
 from lib.data import load as load_images
 from lib.paths import DATA
@@ -79,13 +82,11 @@ def test_part_masks_are_disjoint_and_cover_the_animal():
 
 def test_masks_lie_on_the_pixels_that_the_part_paints():
     # the same picture with and without its tail differs where the tail's mask is, and hardly elsewhere
-    from lib.bestiary import drawing
-
     species = next(s for s in SPECIES if s.traits["tail"] == "fan")
-    with_tail, labels = drawing.draw(species, np.random.default_rng(0), 128)
+    with_tail, labels = draw(species, np.random.default_rng(0), 128)
     assert (labels == PARTS.index("tail")).sum() > 200
     shown = {p for p in np.unique(labels) if p}
-    _, without = drawing.draw(species, np.random.default_rng(0), 128, missing=("tail",))
+    _, without = draw(species, np.random.default_rng(0), 128, Scene(missing=("tail",)))
     assert not (without == PARTS.index("tail")).any()
     assert PARTS.index("tail") in shown
 
@@ -95,13 +96,13 @@ def test_missing_parts_and_colourless_styles_take_their_descriptors_away():
     for i in range(600):
         what, _ = plan("web", i)
         traits = SPECIES[what.species].traits
-        for part in what.missing:
+        for part in what.scene.missing:
             assert TRAITS[part][traits[part]] not in what.visible
             missing += 1
-        if what.style in ("sketch", "blueprint"):
+        if what.scene.style in ("sketch", "blueprint"):
             assert TRAITS["colour"][traits["colour"]] not in what.visible
             colourless += 1
-        assert TRAITS["habitat"][what.habitat] in what.visible
+        assert TRAITS["habitat"][what.scene.habitat] in what.visible
     assert missing > 50
     assert colourless > 20
 
@@ -155,29 +156,121 @@ def test_merges_by_hand():
     assert captions.merge(("a", "b", "a", "b"), ("a", "b")) == ("ab", "ab")
 
 
-def test_an_album_gives_the_pictures_that_are_drawn_and_keeps_them_once_all_have_been(fresh_cache, monkeypatch):
-    numbers = [0, 7, 50]
-    drawn = [bestiary.rendered("val", number, 64)[:2] for number in numbers]
-    world = Bestiary("val", 64)
-    album = bestiary.Album(world, numbers)
-    album(0), album(7)
-    assert not list(fresh_cache.rglob("*.safetensors"))  # two of three
-    album(50)
+@pytest.fixture
+def pictures(monkeypatch):
+    """The numbers of the pictures of val that are drawn, in order; those of 64 x 64 pixels take a few milliseconds."""
+    drawn, draw_one = [], world.rendered
+
+    def counted(split, number, size):
+        drawn.append(number)
+        return draw_one(split, number, size)
+
+    monkeypatch.setattr(world, "rendered", counted)
+    return drawn
+
+
+def test_an_album_draws_a_few_pictures_one_by_one_and_then_all_and_keeps_them(fresh_cache, pictures):
+    numbers = list(range(3, 3 + FEW + 10))
+    val = Bestiary("val", 64)
+    expected = [world.rendered("val", number, 64)[:2] for number in numbers]
+    val.keep(numbers)
+    pictures.clear()
+    for number in numbers[: FEW - 1]:
+        val.image(number)
+    assert pictures == numbers[: FEW - 1]
+    assert not list(fresh_cache.rglob("*.safetensors"))
+    val.image(numbers[-1])
+    assert pictures[FEW - 1 :] == numbers  # the whole set, once
     assert len(list(fresh_cache.rglob("pictures/*.safetensors"))) == 1
-    monkeypatch.setattr(bestiary, "rendered", None)  # from here on nothing can be drawn
-    for again in (album, bestiary.Album(world, numbers)):
-        for number, expected in zip(numbers, drawn, strict=True):
-            assert all(np.array_equal(a, b) for a, b in zip(again(number), expected, strict=True))
+    pictures.clear()
+    for number, (pixels, labels) in zip(numbers, expected, strict=True):
+        assert np.array_equal(np.asarray(val.image(number)), pixels)
+        assert np.array_equal(val.label_map(number), labels)
+    assert not pictures
+
+
+def test_an_album_on_disk_is_read_and_not_drawn_again(fresh_cache, pictures):
+    numbers = [0, 7, 50]
+    for _ in range(2):
+        val = Bestiary("val", 64)
+        val.keep(numbers)
+        first = [np.asarray(val.image(number)) for number in numbers]
+    assert pictures.count(50) == 1  # the last of so few: from here on they are kept
+    assert [np.asarray(Bestiary("val", 64).image(k)).tolist() for k in numbers] == [x.tolist() for x in first]
+
+
+def test_an_album_read_by_many_threads_draws_its_set_once(fresh_cache, pictures):
+    val = Bestiary("val", 64)
+    val.keep(range(2 * FEW))
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(lambda i: np.asarray(val.image(i)), range(2 * FEW)))
+    assert len(pictures) < 3 * FEW
+    assert all(np.array_equal(x, world.rendered("val", i, 64)[0]) for i, x in enumerate(read))
+
+
+def test_a_large_set_is_not_kept(fresh_cache, monkeypatch):
+    monkeypatch.setattr(world, "MOST", 2)
+    val = Bestiary("val", 64)
+    val.keep([0, 1, 2])
+    for i in range(3):
+        val.image(i)
+    assert not list(fresh_cache.rglob("*.safetensors"))
 
 
 def test_pictures_of_a_dataset_are_the_same_drawn_or_kept(fresh_cache):
-    data = load_images("bestiary", limit=4)
+    data = load_images("bestiary", images=4)
     before = [np.asarray(data.image(i)) for i in range(4)]
     masks = [data.part_masks(i) for i in range(4)]
-    again = load_images("bestiary", limit=4)
-    assert again.source._album(int(again.indices[0])) and again.source._album.pictures is not None
+    assert list(fresh_cache.rglob("pictures/*.safetensors"))
+    again = load_images("bestiary", images=4)
     for i in range(4):
         assert np.array_equal(np.asarray(again.image(i)), before[i])
         assert {k: v.tolist() for k, v in again.part_masks(i).items()} == {k: v.tolist() for k, v in masks[i].items()}
     outside = int(np.setdiff1d(np.arange(len(again.source)), again.indices)[0])
     assert again.source.image(outside).size == (128, 128)  # not in the album: drawn as ever
+
+
+# --- the fingerprint
+
+
+def test_the_fingerprint_tells_split_size_and_choice_of_pictures_apart(monkeypatch):
+    kinds = [Bestiary(split, size).fingerprint for split in SPLITS for size in (64, 128)]
+    assert len(set(kinds)) == len(kinds)
+    before = Bestiary("val").fingerprint
+    monkeypatch.setitem(SPLITS, "val", (SPLITS["val"][0], 1))
+    assert Bestiary("val").fingerprint != before
+
+
+@pytest.fixture
+def edited(monkeypatch):
+    """edited(module, change): the fingerprint of val when `change` (source to source) has been done to a module."""
+    read = code._read
+
+    def fingerprint(module, change):
+        path = code._file(module)
+        source = change(path.read_text())
+
+        def instead(name):
+            own = code._sha256(code.stripped(source))
+            return (own, read(name)[1]) if name == module else read(name)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(code, "_read", instead)
+            patch.setattr(code, "_loaded", {})
+            return Bestiary("val").fingerprint
+
+    return fingerprint
+
+
+@pytest.mark.parametrize("module", ["world", "drawing", "animal", "habitats", "canvas", "captions", "species"])
+def test_the_fingerprint_changes_with_the_code_that_draws_and_not_with_a_comment(edited, module):
+    name, before = f"lib.bestiary.{module}", Bestiary("val").fingerprint
+    assert edited(name, lambda source: source + "\n# a remark\n") == before
+    assert edited(name, lambda source: source + "\nEXTRA = 1\n") != before
+    assert Bestiary("val").fingerprint == before
+
+
+def test_the_fingerprint_does_not_know_the_training():
+    # else a change of a recipe would have every page computed again
+    reached = code.reached("lib.bestiary.world")
+    assert not {name for name in reached if "training" in name or "recipes" in name or "models" in name}

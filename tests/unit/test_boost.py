@@ -30,7 +30,7 @@ NAMES = {"A": X, "B": (0.8, 0.6, 0.0), "C": (0.9, 0.0, 0.19**0.5)}
 class Toy:
     """A model whose three images are the axes, and whose texts are in the table above."""
 
-    identity, device, name = {"architecture": "toy"}, torch.device("cpu"), "toy"
+    decides, device, name = {"architecture": "toy"}, torch.device("cpu"), "toy"
 
     def embed_images(self, data):
         return torch.eye(3)[torch.as_tensor(data.labels)]
@@ -50,8 +50,7 @@ def toy(monkeypatch, fresh_cache):
         descriptors=[["a"], ["b"], ["c"]],
         templates=("{}",),
         descriptor_prompt="{}",
-        fingerprint="toy",
-        source=None,
+        source=SimpleNamespace(fingerprint="toy"),
         indices=np.arange(3),
     )
     monkeypatch.setattr(ImageDataset, "bank", BANK)
@@ -168,7 +167,7 @@ def test_a_folder_without_training_images_goes_without_their_variants(toy):
 
 
 def test_training_images_give_the_variants_without_the_evaluated_ones(toy, monkeypatch):
-    monkeypatch.setattr(boost.datasets, "load", lambda *args, **kwargs: toy)
+    monkeypatch.setattr(boost, "load_images", lambda *args, **kwargs: toy)
     found = boost.row(Toy(), toy, nearest=1, keep=1)["metrics"]
     assert found["gain_train"].tolist() == [0, 0, 100]
     # by prediction C's images count for B, so that C is still given p from A

@@ -168,7 +168,7 @@ def clip():
 
 @pytest.fixture(scope="module")
 def data():
-    return load_images("bestiary", limit=12)
+    return load_images("bestiary", images=12)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from lib.models import heads
 
 @pytest.fixture(scope="module")
 def few():
-    return load_images("bestiary", limit=6)
+    return load_images("bestiary", images=6)
 
 
 @pytest.fixture(scope="module")

@@ -80,9 +80,9 @@ def test_a_prompt_needs_a_place():
 
 def test_probes_by_name(data):
     assert inputs.probe("val", data) is data
-    web = inputs.probe("web", data, limit=30)
+    web = inputs.probe("web", data, images=30)
     assert (web.split, len(web)) == ("web", 30)
-    habitat = inputs.probe("habitat", data, limit=120)
+    habitat = inputs.probe("habitat", data, images=120)
     assert 5 < len(habitat) < 40 and habitat.split == "web"
     assert all(inputs.HABITAT in habitat.true_descriptors(i) for i in range(len(habitat)))
     with pytest.raises(UserError, match="no split 'vall'"):
@@ -90,9 +90,9 @@ def test_probes_by_name(data):
 
 
 def test_joined_probes_keep_their_images(data):
-    both = inputs.probe("val+sketch", data, limit=10)
+    both = inputs.probe("val+sketch", data, images=10)
     assert len(both) == len(data) + 10 and both.split == "val+sketch"
-    sketch = inputs.probe("sketch", data, limit=10)
+    sketch = inputs.probe("sketch", data, images=10)
     assert both.image(3).tobytes() == data.image(3).tobytes()
     assert both.image(len(data) + 4).tobytes() == sketch.image(4).tobytes()
     assert both.fingerprint not in (data.fingerprint, sketch.fingerprint)
@@ -126,9 +126,9 @@ def test_probes_that_are_not_on_disk(tmp_path, data, monkeypatch):
         inputs.probe("cifar100", data)
     with pytest.raises(UserError, match="Broden is not on disk"):
         inputs.probe("broden", data)
-    for folder in ("ade20k", "dtd"):
-        (tmp_path / "broden" / "images" / folder).mkdir(parents=True)
-    with pytest.raises(UserError, match="no images"):
+    (tmp_path / "broden1_224").mkdir()
+    (tmp_path / "broden1_224" / "index.csv").write_text("image,split\ndtd/one.jpg,train\n")
+    with pytest.raises(UserError, match="1 of 1 images of Broden are missing"):
         inputs.probe("broden", data)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 from lib import models
 from lib.data import load as load_images
@@ -157,7 +158,7 @@ def folder(tmp_path_factory):
         (root / "photos" / name).mkdir(parents=True)
         for i in range(4):
             pixels = np.clip(rng.normal(60 + 60 * k, 40, (48, 40, 3)), 0, 255).astype(np.uint8)
-            datasets.Image.fromarray(pixels).save(root / "photos" / name / f"{i}.png")
+            Image.fromarray(pixels).save(root / "photos" / name / f"{i}.png")
     torch.manual_seed(0)
     network = torchvision.models.resnet18(num_classes=3)
     torch.save({"state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, root / "places.pth.tar")

@@ -248,13 +248,6 @@ def test_seed_spread_has_one_value_a_seed(clip, data):
     assert found["mi_range"] == pytest.approx(abs(found["mi_seed0"].mean() - found["mi_seed1"].mean()))
 
 
-def test_choice_of_the_foreground_is_sorted_by_localisation(clip):
-    tried = foreground.choose(clip, load_images("bestiary", "train", limit=6))
-    assert len(tried) == len(foreground.candidates("ViT")) == 24
-    assert tried["iou"].is_monotonic_decreasing
-    assert tried["iou"].between(0, 1).all()
-
-
 def test_the_foreground_is_read_where_the_catalogue_says_at_each_scale():
     class Model:
         row = {

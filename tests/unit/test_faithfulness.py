@@ -340,7 +340,7 @@ def default(key):
 @pytest.fixture(scope="module")
 def definitions(clip, trained):
     """On pictures of which some are misread and some have fewer parts."""
-    data = load_images("bestiary", limit=12)
+    data = load_images("bestiary", images=12)
     return table1.definitions(clip, data, images=0, **trained)
 
 

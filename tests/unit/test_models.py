@@ -1,4 +1,6 @@
+import json
 import shutil
+import sys
 import time
 
 import numpy as np
@@ -9,9 +11,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lib import models
+from lib import models, store
 from lib.data import load as load_images
+from lib.data import sha256
 from lib.errors import UserError
+from lib.models import vision, weights
 from lib.paths import DATA
 
 MINIATURES = {"ViT": "ViT-B-16:random", "ResNet": "RN50:random", "ConvNeXt": "CNeXt-B1:random"}
@@ -24,7 +28,7 @@ def clips():
 
 @pytest.fixture(scope="module")
 def images():
-    return load_images(limit=10)
+    return load_images(images=10)
 
 
 def one_sentence(error):
@@ -124,6 +128,55 @@ def test_random_weights_carry_a_banner_and_follow_the_seed():
     assert one.identity == again.identity != other.identity
 
 
+@pytest.mark.parametrize(
+    "name, dataset",
+    [
+        ("ViT-B-16", "bestiary"),
+        ("RN50-supervised", "bestiary"),
+        ("ViT-B-32:random", "bestiary"),
+        ("torchvision/resnet18:random", "imagenet"),
+    ],
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_model_is_identified_without_being_built(name, dataset, precision, monkeypatch):
+    loaded = models.load(name, dataset, seed=3, precision=precision).identity
+    monkeypatch.setattr(open_clip, "create_model", None)
+    found = models.identify(name, dataset, seed=3, precision=precision)
+    assert found == loaded and json.loads(json.dumps(found)) == found
+
+
+def test_an_identity_holds_what_decides_and_names_what_differs():
+    one = models.identify("ViT-B-16", precision="fp32")
+
+    def differs(*args, **kwargs):
+        other = models.identify(*args, **{"precision": "fp32", **kwargs})
+        return {k for k in one.keys() | other.keys() if one.get(k) != other.get(k)}
+
+    assert differs("ViT-B-16") == set() == differs("ViT-B-16", seed=1)  # a seed is of random weights
+    assert differs("ViT-B-16", precision="bf16") == {"precision"}
+    assert {"name", "weights", "row"} <= differs("ViT-B-16-l2b")
+    assert one["weights"] == sha256(weights.MINIATURE / "zoo" / "ViT-B-16.safetensors")
+
+
+def test_precision_is_chosen_and_keeps_its_own_embeddings(images):
+    full, half = (models.load("ViT-B-32", precision=p) for p in ("fp32", "bf16"))
+    assert (full.precision, half.precision) == ("fp32", "bf16")
+    one, other = full.embed_images(images), half.embed_images(images)
+    assert one.dtype == other.dtype == torch.float32 and not torch.equal(one, other)
+    torch.testing.assert_close(one, other, atol=0.05, rtol=0)
+    for function in (models.load, models.identify):
+        with pytest.raises(UserError, match="precision is 'fp16'; give one of auto, fp32, bf16") as error:
+            function("ViT-B-32", precision="fp16")
+        one_sentence(error)
+
+
+def test_nothing_is_opened_by_name_inside_a_measurement():
+    with store.measuring("observe.table3"):
+        for what in (lambda: models.load("ViT-B-32"), load_images):
+            with pytest.raises(UserError, match="observe.table3 opened the .* by itself"):
+                what()
+
+
 def test_loading_leaves_the_global_random_state_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -142,7 +195,7 @@ def test_a_local_checkpoint(tmp_path, clips, images):
         loaded = models.load(f"ViT-B-16:{tmp_path / file}")
         assert loaded.banner is None and loaded.title.startswith("ViT-B/16 (")
         assert torch.equal(loaded.embed_pixels(pixels), clip.embed_pixels(pixels))
-        assert loaded.weights_sha256 == models.sha256(tmp_path / file)
+        assert loaded.weights_sha256 == sha256(tmp_path / file)
 
 
 def cut_short(path, clip):
@@ -190,8 +243,9 @@ def test_a_checkpoint_that_is_not_there(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="There is no checkpoint") as error:
         models.load(f"ViT-B-16:{tmp_path / 'mine.pt'}")
     one_sentence(error)
-    shutil.copytree(models.MINIATURE / "configs", tmp_path / "configs")
-    monkeypatch.setattr(models, "MINIATURE", tmp_path)
+    shutil.copytree(weights.MINIATURE / "configs", tmp_path / "configs")
+    monkeypatch.setattr(sys.modules["lib.models.catalogue"], "MINIATURE", tmp_path)
+    monkeypatch.setattr(weights, "MINIATURE", tmp_path)
     with pytest.raises(UserError, match=r"train it with notebooks/zoo\.ipynb"):
         models.load("ViT-B-16")
 
@@ -200,7 +254,7 @@ def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setenv("COMPANION_DOWNLOADS", str(tmp_path))
-    monkeypatch.setattr(models, "in_hub_cache", lambda hub: None)
+    monkeypatch.setattr(weights, "try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     started = time.perf_counter()
     with pytest.raises(UserError, match="could not be downloaded") as error:
@@ -276,9 +330,34 @@ def test_embeddings_of_a_dataset_are_computed_once(clips, images, fresh_cache, m
     monkeypatch.setattr(clip, "_encode_text", None)
     assert torch.equal(clip.embed_images(images), first)
     assert torch.equal(clip.embed_texts(["a beak"]), words)
+    again = models.load("ViT-B-16:random")  # as another process would
+    monkeypatch.setattr(again, "_infer", None)
+    assert torch.equal(again.embed_images(images), first)
     for other in ({"images": images.subset([0])}, {"images": images, "resize": "crop"}):
         with pytest.raises(TypeError):
             clip.embed_images(**other)
+
+
+def test_an_interrupted_run_goes_on_from_the_last_chunk(clips, fresh_cache, monkeypatch):
+    clip, data = clips["ViT"], load_images(images=100)
+    whole, infer, seen = clip.embed_images(list(map(data.image, range(100)))), clip._infer, []
+    chunks = type(data).chunks
+    monkeypatch.setattr(type(data), "chunks", lambda self: chunks(self, 10))
+
+    def counted(function, pixels):
+        seen.append(len(pixels))
+        if sum(seen) > 40:
+            raise KeyboardInterrupt
+        return infer(function, pixels)
+
+    monkeypatch.setattr(clip, "_infer", counted)
+    with pytest.raises(KeyboardInterrupt):
+        clip.embed_images(data)
+    done = sum(seen[:-1])
+    monkeypatch.setattr(clip, "_infer", lambda function, pixels: seen.append(len(pixels)) or infer(function, pixels))
+    seen.clear()
+    torch.testing.assert_close(clip.embed_images(data), whole, atol=1e-5, rtol=1e-4)
+    assert done > 20 and sum(seen) == 100 - done
 
 
 def test_pixels_of_the_wrong_kind(clips):
@@ -342,7 +421,7 @@ def test_the_miniature_vocabulary_fits_its_text_towers(clips):
 
 
 def test_the_bestiarys_words_are_not_cut_off(clips):
-    data = load_images(limit=1)
+    data = load_images(images=1)
     texts = [t.format(c) for t in data.templates for c in data.classes]
     texts += [data.descriptor_prompt.format(d) for d in data.bank]
     for clip in clips.values():
@@ -352,10 +431,10 @@ def test_the_bestiarys_words_are_not_cut_off(clips):
 
 def test_more_images_than_a_cpu_takes_at_once_are_embedded_as_any_others():
     clip = models.load("ViT-B-32")
-    pixels = torch.randint(0, 256, (models.CPU_BATCH + 3, 3, clip.image_size, clip.image_size), dtype=torch.uint8)
-    alone = torch.cat([clip.embed_pixels(pixels[i : i + 1]) for i in (0, models.CPU_BATCH - 1, models.CPU_BATCH + 2)])
+    pixels = torch.randint(0, 256, (vision.CPU_BATCH + 3, 3, clip.image_size, clip.image_size), dtype=torch.uint8)
+    alone = torch.cat([clip.embed_pixels(pixels[i : i + 1]) for i in (0, vision.CPU_BATCH - 1, vision.CPU_BATCH + 2)])
     together = clip.embed_pixels(pixels)
     assert len(together) == len(pixels)
-    assert torch.allclose(together[[0, models.CPU_BATCH - 1, -1]], alone, atol=1e-5)
+    assert torch.allclose(together[[0, vision.CPU_BATCH - 1, -1]], alone, atol=1e-5)
     features, _ = clip.patch_features(pixels)
     assert len(features) == len(pixels)

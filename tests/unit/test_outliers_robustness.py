@@ -119,8 +119,8 @@ def test_shifts_of_a_folder_are_aligned_by_their_class_folders(shifted):
     ((name, (images, present)),) = rows.shifted(data, [str(folder)]).items()
     assert name == "imagenet-r" and images.labels.tolist() == [0, 2, 2] and present.tolist() == [0, 2]
     assert rows.shifted(data) == {}
-    limited, _ = rows.shifted(data, [str(folder)], limit=2)["imagenet-r"]
-    assert sorted(limited.labels) == [0, 2]
+    limited, _ = rows.shifted(data, [str(folder)], limit=1)["imagenet-r"]
+    assert limited.labels.tolist() in ([0], [2, 2])
 
 
 def test_a_strange_class_folder_is_refused(shifted, make_folder):

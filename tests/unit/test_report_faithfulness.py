@@ -140,7 +140,7 @@ def test_figures_have_a_panel_for_each_thing_they_show(kept):
     assert axes.shape == (2, 2) and len(axes[0, 0].get_lines()) == 4
     end = axes[0, 0].get_lines()[0]
     assert end.get_xdata()[-1] == pytest.approx(40)
-    assert faithfulness.regions(load_images("bestiary", limit=4), kept, images=2).shape == (2, 3)
+    assert faithfulness.regions(load_images("bestiary", images=4), kept, images=2).shape == (2, 3)
     columns = {f"top1_{name}{end}": 50.0 for name in faithfulness.CLASSIFIERS for end in ("", "_low", "_high")}
     rows = pd.DataFrame([{"title": "M", "reason": "", **columns}])
     labels = [label.get_text() for label in faithfulness.accuracies(rows).get_yticklabels()]

@@ -1,12 +1,14 @@
+import hashlib
 import json
 import os
+import shutil
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lib.data import check, download, downloads, entries, spread
+from lib.data import check, digests, download, downloads, entries, folders, spread, whole_classes
 from lib.data import load as load_images
 from lib.errors import UserError, nearest, some
 from lib.paths import DATA
@@ -48,17 +50,17 @@ def test_an_unknown_split_of_the_bestiary():
     assert "'test'" in one_sentence(error) and "val" in str(error.value)
 
 
-# --- limit
+# --- limit, images
 
 
-def test_a_limit_takes_the_same_number_from_each_class():
+def test_a_number_of_images_takes_as_many_from_each_class():
     labels = np.repeat(np.arange(5), [9, 3, 6, 6, 6])
     counts = np.bincount(labels[spread(labels, 17)], minlength=5)
     assert counts.tolist()[1] == 3 and sorted(counts) in ([3, 3, 3, 4, 4],)
     assert np.bincount(labels[spread(labels, 10)]).tolist() == [2] * 5
 
 
-def test_a_smaller_limit_is_a_part_of_a_larger_one_and_the_seed_decides():
+def test_a_smaller_number_of_images_is_a_part_of_a_larger_one_and_the_seed_decides():
     labels = np.repeat(np.arange(4), 10)
     assert set(spread(labels, 7)) < set(spread(labels, 20))
     assert np.array_equal(spread(labels, 7), spread(labels, 7))
@@ -66,17 +68,53 @@ def test_a_smaller_limit_is_a_part_of_a_larger_one_and_the_seed_decides():
     assert np.array_equal(spread(labels, 40), np.arange(40))
 
 
+def test_a_limit_takes_whole_classes_and_a_smaller_one_is_a_part_of_a_larger_one():
+    labels = np.array([3, 0, 0, 3, 5, 5, 5, 7])  # three classes of the names have no image here
+    two, three = whole_classes(labels, 2), whole_classes(labels, 3)
+    assert len(set(labels[two])) == 2 and set(two) < set(three)
+    assert two.tolist() == sorted(i for i in range(8) if labels[i] in set(labels[two]))
+    assert whole_classes(labels, 0).tolist() == whole_classes(labels, 4).tolist() == list(range(8))
+    assert len({tuple(whole_classes(labels, 1, seed)) for seed in range(20)}) > 1
+
+
 def test_limits_of_a_dataset():
-    assert len(load_images(limit=10)) == 10
-    assert load_images(limit=10**6).fingerprint == load_images().fingerprint
-    assert load_images(limit=10).fingerprint != load_images(limit=11).fingerprint
+    every, some_classes = load_images(), load_images(limit=10)
+    assert len(some_classes) == 80 and len(set(some_classes.labels)) == 10
+    assert some_classes.classes == every.classes  # a zero-shot classifier chooses among all of them
+    assert load_images(limit=10**6).fingerprint == every.fingerprint
+    assert some_classes.fingerprint != load_images(limit=11).fingerprint
+    assert set(load_images("bestiary", "sketch", limit=10).labels) == set(some_classes.labels)
+    assert len(load_images(images=10)) == 10 and load_images(images=10**6).fingerprint == every.fingerprint
+    both = load_images(limit=3, images=6)
+    assert np.bincount(both.labels).max() == 2 and set(both.labels) < set(some_classes.labels)
 
 
-@pytest.mark.parametrize("limit", [-1, 2.5])
-def test_a_limit_that_is_no_number_of_images(limit):
+@pytest.mark.parametrize("number", [-1, 2.5])
+@pytest.mark.parametrize("option", ["limit", "images"])
+def test_a_limit_that_is_no_number(option, number):
     with pytest.raises(UserError) as error:
-        load_images(limit=limit)
-    assert f"limit is {limit}" in one_sentence(error)
+        load_images(**{option: number})
+    assert f"{option} is {number}" in one_sentence(error)
+
+
+# --- chunks
+
+
+def chunks(counts, size):
+    """Chunks of a dataset with so many images a class, the classes in turn, as the bestiary has them."""
+    labels = np.concatenate([np.flatnonzero(np.array(counts) > i) for i in range(max(counts))])
+    data = load_images().subset(range(len(labels)))
+    data.labels = labels
+    return labels, list(data.chunks(size))
+
+
+def test_chunks_hold_whole_classes_and_every_image_once():
+    labels, found = chunks([3, 4, 1, 9, 2, 2], size=5)
+    assert sorted(np.concatenate(found)) == list(range(21))
+    assert [sorted(set(labels[chunk])) for chunk in found] == [[0], [1, 2], [3], [4, 5]]
+    assert all((np.diff(chunk) > 0).all() for chunk in found)
+    assert len(chunks([3, 4, 1, 9, 2, 2], size=100)[1]) == 1
+    assert list(load_images().subset([]).chunks()) == []
 
 
 # --- image folders
@@ -103,14 +141,39 @@ def test_class_names_and_descriptors_beside_the_folders(make_folder):
     assert data.bank == ["a long neck", "a hook"]
 
 
-def test_the_fingerprint_changes_with_a_file_and_not_with_words(make_folder):
+def test_the_fingerprint_is_of_the_content(make_folder, tmp_path):
     root = make_folder({"a": 2, "b": 1})
     before = load_images(root).fingerprint
     (root / "classes.json").write_text('{"a": "ant"}')
-    assert load_images(root).fingerprint == before
     later = time.time() + 5
     os.utime(root / "a" / "0.png", (later, later))
-    assert load_images(root).fingerprint != before
+    assert load_images(root).fingerprint == before
+    copy = shutil.copytree(root, tmp_path / "copy")
+    assert load_images(copy).fingerprint == before
+    content = bytearray((copy / "b" / "0.png").read_bytes())
+    content[-20] ^= 1
+    (copy / "b" / "0.png").write_bytes(content)
+    assert load_images(copy).fingerprint != before
+
+
+def test_files_are_read_for_the_fingerprint_when_it_is_asked_for_and_once(make_folder, fresh_cache, monkeypatch):
+    read = []
+    monkeypatch.setattr(digests, "_digest", lambda path: read.append(path) or hashlib.sha256(b"x").digest())
+    data = load_images(make_folder({"a": 2, "b": 2}), limit=1)
+    assert read == []
+    assert data.fingerprint == data.subset([0, 1]).fingerprint and len(read) == 2
+    monkeypatch.setattr(digests, "_known", {})  # as in another process
+    assert load_images(data.source.paths[0].parent.parent, limit=1).fingerprint == data.fingerprint and len(read) == 2
+
+
+def test_the_identity_has_the_words_too(make_folder):
+    root = make_folder({"a": 2, "b": 1})
+    before = load_images(root).identity
+    assert before == load_images(root).identity and json.loads(json.dumps(before)) == before
+    (root / "descriptors.json").write_text('{"a": ["small"]}')
+    after = load_images(root).identity
+    assert {k for k in after if after[k] != before[k]} == {"descriptors"}
+    assert load_images(root, limit=1).identity["images"] != before["images"]
 
 
 def test_a_dataset_without_the_truth_says_so(make_folder):
@@ -221,18 +284,18 @@ def test_grey_and_transparent_images_become_rgb(tmp_path):
 
 
 def test_an_unknown_dataset_gets_the_nearest_names():
-    for check in (load_images, check):
+    for open_it in (load_images, check):
         with pytest.raises(UserError) as error:
-            check("imagenett")
+            open_it("imagenett")
         assert "'imagenet'" in one_sentence(error)
 
 
 def test_a_dataset_that_is_not_on_disk(tmp_path, monkeypatch):
     monkeypatch.setenv("COMPANION_DATASETS", str(tmp_path))
     for name in entries():
-        for check in (load_images, check):
+        for open_it in (load_images, check):
             with pytest.raises(UserError) as error:
-                check(name)
+                open_it(name)
             assert str(tmp_path / name) in one_sentence(error) and "download" in str(error.value)
     with pytest.raises(UserError, match="no split 'web'"):
         check("imagenet", split="web")
@@ -255,6 +318,7 @@ def synsets():
 def test_imagenet_classes_stand_in_the_order_of_the_sorted_synsets():
     from open_clip import IMAGENET_CLASSNAMES
 
+    assert folders.imagenet_classes() == list(IMAGENET_CLASSNAMES)
     names, lemmas = synsets()
     assert names == sorted(names) and len(names) == 1000
     assert len(set(IMAGENET_CLASSNAMES)) == 998
@@ -291,14 +355,14 @@ def test_the_bank_meets_imagenets_names_by_index(real):
     from open_clip import IMAGENET_CLASSNAMES
 
     bank = json.loads(real("descriptors_imagenet.json").read_text())
-    aligned = datasets.align(bank, IMAGENET_CLASSNAMES)
+    aligned = folders.align(bank, IMAGENET_CLASSNAMES)
     spelled_otherwise = [i for i, (a, b) in enumerate(zip(bank, IMAGENET_CLASSNAMES, strict=True)) if a != b]
     assert spelled_otherwise == [27, 638, 744, 836]
     assert aligned[744] == bank["projectile"] and aligned[657] == bank["missile"]  # both are called "missile"
-    by_name = datasets.align(bank, IMAGENET_CLASSNAMES, by="name")
+    by_name = folders.align(bank, IMAGENET_CLASSNAMES, by="name")
     assert [i for i in range(1000) if by_name[i] != aligned[i]] == spelled_otherwise
     with pytest.raises(UserError, match="1000 classes and the dataset 999"):
-        datasets.align(bank, IMAGENET_CLASSNAMES[1:])
+        folders.align(bank, IMAGENET_CLASSNAMES[1:])
 
 
 @pytest.mark.parametrize("name, distinct, without", [("places365", 1806, 1), ("food101", 457, 5)])
@@ -328,23 +392,23 @@ def test_places_and_food(tmp_path, monkeypatch, real, name, distinct, without):
 
 
 def test_every_download_has_an_address_and_a_checksum():
-    for row in downloads().values():
+    for row in downloads.rows().values():
         assert row["address"].startswith("https://") and len(row["sha256"]) == 64 and row["licence"]
     for entry in entries().values():
-        assert entry["descriptors"] in downloads()
+        assert entry["descriptors"] in downloads.rows()
     assert (DATA / "downloads.csv").exists()
 
 
 def test_copies_are_verified_and_used_without_a_network(monkeypatch, real):
     monkeypatch.setenv("COMPANION_DOWNLOADS", str(real("README.md").parent))
-    for name, row in downloads().items():
+    for name, row in downloads.rows().items():
         assert download(name).name == row["file"]
 
 
 def test_a_download_that_fails_says_where_to_put_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("COMPANION_DOWNLOADS", str(tmp_path))
-    row = {**downloads()["concepts_3k"], "address": "http://127.0.0.1:9/concepts"}
-    monkeypatch.setattr(datasets, "downloads", lambda: {"concepts_3k": row})
+    row = {**downloads.rows()["concepts_3k"], "address": "http://127.0.0.1:9/concepts"}
+    monkeypatch.setattr(downloads, "rows", lambda: {"concepts_3k": row})
     for state in ("is not there", "is damaged"):
         with pytest.raises(UserError, match=state) as error:
             download("concepts_3k")
