@@ -12,10 +12,6 @@ import pandas as pd
 from scipy import stats
 
 from lib.models import LIBRARIES, catalogue
-from lib.outliers import cka, directions
-from lib.outliers.probes import APART
-from lib.run import Found
-from lib.seeds import number
 from lib.statistics import (
     Estimate,
     arranged,
@@ -58,11 +54,11 @@ def models_of(table: pd.DataFrame) -> pd.DataFrame:
     """One line a model of a described table, indexed by model: title, group, backbone, data, own.
 
     own: whether it belongs to the comparison within its backbone. Of the zero-shot models that is the one from which
-    the others started; its name is the backbone's.
+    the others started; its name is the backbone's. Saved embeddings stand for themselves.
     """
     found = table[["model", "title", "group", "backbone", "data"]].drop_duplicates("model").set_index("model")
     first = (found["group"] != "zero-shot") | (found.index == found["backbone"])
-    return found.assign(own=found["backbone"].isin(BACKBONES) & first)
+    return found.assign(own=(found["group"] == SAVED) | (found["backbone"].isin(BACKBONES) & first))
 
 
 def pairs(models: pd.DataFrame, others: Sequence[str] = OTHERS, group: str = "zero-shot") -> Pairs:
@@ -74,7 +70,7 @@ def pairs(models: pd.DataFrame, others: Sequence[str] = OTHERS, group: str = "ze
 
 def by_backbone(models: pd.DataFrame, others: Sequence[str] = OTHERS) -> dict[str, Pairs]:
     """`pairs` of each backbone, and "mean" for all of them."""
-    own = models[models["own"]].groupby("backbone", sort=False)
+    own = models[models["own"] & (models["group"] != SAVED)].groupby("backbone", sort=False)
     return {str(b): pairs(part, others) for b, part in own} | {"mean": pairs(models, others)}
 
 
@@ -160,132 +156,51 @@ def within(numbers: Mapping[str, Drawn], models: pd.DataFrame) -> pd.DataFrame:
     return arranged({} if models["own"].sum() < 2 else gaps, ["of", "backbone"])
 
 
-def ranked(curves: Mapping[str, np.ndarray], name: str) -> pd.DataFrame:
-    """Curves [n] of models (or sets), each from its largest value down: columns model, rank and `name`."""
-    parts = [
-        pd.DataFrame({"model": m, "rank": 1 + np.arange(len(x)), name: np.sort(x)[::-1]}) for m, x in curves.items()
-    ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["model", "rank", name])
-
-
-def over_median(table: pd.DataFrame) -> pd.DataFrame:
-    """`observe.directions`, each head's directions from the most important down: columns rank and over_median."""
-    each = table.groupby(["model", "head"], sort=False)["importance"]
-    ranks = each.rank(ascending=False, method="first").astype(int)
-    return table.assign(rank=ranks, over_median=table["importance"] / each.transform("median")).sort_values(
-        ["head", "rank"], kind="stable"
-    )
-
-
-def pruned(found: Found, models: pd.DataFrame, share: float, seed: int = 0) -> pd.DataFrame:
-    """Change of top-1 in points when a share of the directions is pruned: a line a way, a column a group of `models`.
-
-    found: of `observe.pruning`. Means over those models of a group that have counterparts; images are drawn again.
-    """
-    full = hits(found, "val", "importance", 0.0)
-    changes = {
-        (way, group): redrawn(hits(found, "val", way, share) - full, seed).mean(part.index)
-        for way in dict.fromkeys(found.table.get("way", ()))
-        for group, part in models[models["own"]].groupby("group", sort=False)
-    }
-    return arranged(changes, ["kept by"])
-
-
-def of_each(found: Found, number: Callable[[pd.DataFrame, dict], tuple[float, np.ndarray]]) -> Drawn:
-    """A number of each model and its draws [draws] from the model's lines and tensors."""
-    parts = found.table.groupby("model", sort=False) if len(found.table) else ()
-    each = {model: number(part, found.tensors[model]) for model, part in parts}
-    values, draws = ({m: x[k] for m, x in each.items()} for k in (0, 1))
-    return Drawn(pd.Series(values, dtype=float), pd.DataFrame(draws))
-
-
-def likeness(found: Found, seed: int = 0) -> Drawn:
-    """The CKA of each model with another from `observe.likeness`, and when the minibatches are drawn again."""
-
-    def of(table: pd.DataFrame, tensors: dict) -> tuple[float, np.ndarray]:
-        terms = table[list(cka.TERMS)].to_numpy(float)
-        return float(cka.cka(terms.mean(0))), cka.cka(resampled_means(terms.T, None, seed))
-
-    return of_each(found, of)
-
-
-def stand_out(found: Found, head: str = directions.HEADS[0], how: str = "ratio") -> Drawn:
-    """The largest importance of each model's head over the median one ("ratio"), or over the sum ("share").
-
-    found: of `observe.directions`.
-    """
-
-    def of(table: pd.DataFrame, tensors: dict) -> tuple[float, np.ndarray]:
-        both = directions.concentration(table.loc[table["head"] == head, "importance"])
-        return float(both[how == "share"]), tensors[how][directions.HEADS.index(head)]
-
-    return of_each(found, of)
-
-
-def encoded(found: Found, threshold: float, choice: str = "head", kind: str = "") -> Drawn:
-    """How many concepts (of a kind; by default all but the classes of the head) each model encodes.
-
-    found: of `observe_concepts.concepts`; a model's best directions stay when the images are drawn again.
-    """
-
-    def of(table: pd.DataFrame, tensors: dict) -> tuple[float, np.ndarray]:
-        table = table[table["choice"] == choice]
-        wanted = ((table["kind"] == kind) if kind else (table["kind"] != APART)).to_numpy()
-        drawn = tensors[f"drawn {choice}"][:, wanted].sum(axis=1).astype(float)
-        return float((table["ap"] >= threshold)[wanted].sum()), drawn
-
-    return of_each(found, of)
-
-
-def polysemanticity(found: Found, seed: int = 0) -> Drawn:
-    """Concepts that a direction encodes, on average over the directions of a head, and when these are drawn again."""
-
-    def of(table: pd.DataFrame, tensors: dict) -> tuple[float, np.ndarray]:
-        counts, own = tensors["by direction"].astype(float), number(seed, "directions", table["model"].iloc[0])
-        return counts.mean(), resampled_means(counts[None], None, own)[:, 0]
-
-    return of_each(found, of)
-
-
-def hits(found: Found, split: str, way: str, share: float) -> pd.DataFrame:
-    """Whether each image of a split is classified rightly, in per cent, with a share of the directions pruned in a way.
-
-    found: of `observe.pruning`. Returns [images, models]; models that have no such share are left out.
-    """
-    return pd.DataFrame(
-        {
-            model: found.tensors[model][split][notes["ways"].index(way), notes["shares"].index(share)].astype(float)
-            for model, notes in found.notes.items()
-            if share in notes.get("shares", ()) and split in found.tensors[model]
-        }
-    )
-
-
 # --- what goes with what, over models
 
 
-def baseline_models(dataset: str) -> list[str]:
-    """Models that the line of effective robustness is fitted on: the bestiary's supervised ones, of all sizes and
-    amounts of data; elsewhere none, as the testbed's are (`lib.outliers.testbed`)."""
-    rows = catalogue("comparison baselines")
-    return list(rows.index[rows["objective"] == "supervised"]) if dataset == "bestiary" else []
-
-
-def correlations(x: Drawn, y: Drawn, models: Iterable[str], seed: int = 0) -> pd.DataFrame:
-    """Pearson's and Spearman's coefficients of two numbers over models; no lines for fewer than three.
-
-    Columns method, n, value, images_low and images_high (images drawn again), models_low and models_high (models drawn
-    again), p (permutation).
-    """
+def over_models(x: Drawn, y: Drawn, models: Iterable[str], method: str = "spearman", seed: int = 0) -> Estimate:
+    """Correlation of two numbers over models, with the interval when the models are drawn again; n counts them."""
     x, y = _together(x, y, models)
-    lines, size = [], min(len(x.draws), len(y.draws))
-    for method in ("pearson", "spearman") if len(x.values) >= 3 else ():
-        value, low, high, n = correlation(x.values, y.values, method, seed)
-        images = of_draws(value, coefficient(x.draws[:size].to_numpy(), y.draws[:size].to_numpy(), method), n)
-        line = {"method": method, "n": n, "value": value, "images_low": images.low, "images_high": images.high}
-        line |= {"models_low": low, "models_high": high, "p": permutation_p(x.values, y.values, method, seed)}
-        lines.append(line)
-    return pd.DataFrame(lines)
+    return correlation(x.values, y.values, method, seed)
+
+
+def goes_with(measures: Mapping[str, Drawn], y: Drawn, models: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Correlations of several numbers with `y`, over all models and over the zero-shot ones, where these are three.
+
+    Indexed by with, models and coefficient ("pearson", "spearman"). Columns value, value_low and value_high (images
+    drawn again), other models (interval when the models are drawn again, text), n, p (permutation) and given
+    (Spearman's, with the measure "accuracy" taken out).
+    """
+    lines, zero_shot = {}, models.index[models["group"] == "zero-shot"]
+    for name, measure in measures.items():
+        for group, some in {"all": models.index, "zero-shot": zero_shot}.items():
+            a, b = _together(measure, y, some)
+            size = min(len(a.draws), len(b.draws))
+            for method in ("pearson", "spearman") if len(a.values) >= 3 else ():
+                value, low, high, n = over_models(a, b, some, method, seed)
+                drawn = coefficient(a.draws[:size].to_numpy(), b.draws[:size].to_numpy(), method)
+                line = dict(zip(("value", "value_low", "value_high", "n"), of_draws(value, drawn, n), strict=True))
+                line["other models"] = f"[{low:.2f}, {high:.2f}]" if np.isfinite(low) else "–"
+                line["p"] = permutation_p(a.values, b.values, method, seed)
+                taken_out = method == "spearman" and name != "accuracy"
+                line["given"] = partial(a, b, measures["accuracy"], some) if taken_out else np.nan
+                lines[name, group, method] = line
+    names = ["with", "models", "coefficient"]
+    return pd.DataFrame(list(lines.values()), index=pd.MultiIndex.from_tuples(lines, names=names) if lines else None)
+
+
+def inside_backbones(measures: Mapping[str, Drawn], y: Drawn, models: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Spearman's correlation of several numbers with `y` within each backbone of three models, with its p: texts."""
+    lines: dict[str, dict[str, str]] = {}
+    for backbone, part in models.groupby("backbone", sort=False):
+        for name, measure in measures.items():
+            a, b = _together(measure, y, part.index)
+            if len(a.values) >= 3:
+                value = over_models(a, b, part.index).value
+                p = permutation_p(a.values, b.values, "spearman", seed)
+                lines.setdefault(str(backbone), {"models": str(len(part))})[name] = f"{value:.2f} (p {p:.2f})"
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("backbone")
 
 
 def partial(x: Drawn, y: Drawn, given: Drawn, models: Iterable[str]) -> float:

@@ -8,18 +8,14 @@ probit: Miller et al. 2021). With beta that line, fitted on such baseline models
 in percentage points. Nothing here looks at images: accuracies go in, in per cent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 from lib.errors import UserError
-from lib.outliers.contrasts import Drawn, hits, redrawn
-from lib.run import Found
-from lib.seeds import number
 
 AXES = ("logit", "probit", "linear")
 NEEDED = 3  # baseline models; a line through two says nothing about how well it fits
@@ -98,63 +94,3 @@ def fit(unshifted: Any, shifted: Any, axis: str = "logit", names: Sequence[str] 
 def effective(unshifted: Any, shifted: Any, line: Line) -> np.ndarray:
     """Effective robustness in percentage points, elementwise: accuracies in per cent and the baselines' Line."""
     return np.asarray(shifted, dtype=np.float64) - line(unshifted)
-
-
-# --- of models, with draws: Drawn accuracies by split, of which "val" is the unshifted one
-
-
-def accuracies(table: pd.DataFrame, seed: int = 0) -> dict[str, Drawn]:
-    """Accuracy of each model on each split from `observe.robustness`; splits are drawn again independently."""
-    wide = {
-        s: part.pivot(index="image", columns="model", values="top1") for s, part in table.groupby("split", sort=False)
-    }
-    return {s: redrawn(w[table["model"].unique()], number(seed, s)) for s, w in wide.items()}
-
-
-def averaged(found: Mapping[str, Drawn], leave_out: Sequence[str] = ()) -> Drawn:
-    """Mean over the shifts of models that have them all."""
-    kept = [x for shift, x in found.items() if shift not in ("val", "mean", *leave_out)]
-    return Drawn(sum(x.values for x in kept) / len(kept), sum(x.draws for x in kept) / len(kept))
-
-
-def lines(baselines: Mapping[str, Drawn], axis: str = "logit") -> dict[str, tuple[Line, Line]]:
-    """For each shift the line of baseline models, and those of its draws. Raises as `fit` does."""
-    x = baselines["val"]
-    return {
-        shift: (
-            fit(x.values, y.values, axis, [str(m) for m in y.values.index]),
-            fit(x.draws.to_numpy(), y.draws.to_numpy(), axis),
-        )
-        for shift, y in baselines.items()
-        if shift != "val"
-    }
-
-
-def over_baseline(found: Mapping[str, Drawn], lines: Mapping[str, tuple[Line, Line]]) -> dict[str, Drawn]:
-    """Effective robustness of models under each shift that has a line, and "mean" over these shifts.
-
-    Images are drawn again for the models and, where they are known, for the baselines alike.
-    """
-    x, robust = found["val"], {}
-    for shift, (line, drawn) in lines.items():
-        y = found[shift]
-        values = effective(x.values, y.values, line)
-        draws = effective(x.draws, y.draws, drawn)
-        robust[shift] = Drawn(pd.Series(values, y.values.index), pd.DataFrame(draws, columns=y.draws.columns))
-    return robust | {"mean": averaged(robust)} if robust else {}
-
-
-def pruned(found: Found, baselines: Mapping[str, Drawn], share: float, seed: int = 0) -> dict[str, Drawn]:
-    """Top-1 and mean effective robustness before a share of the directions is pruned by importance, and what changes.
-
-    found: of `observe.pruning`. The lines of the baselines are held fixed; without baselines there is no robustness.
-    Returns "top-1", "pruned", "change", "robustness" and "change of robustness".
-    """
-    fixed = {s: (line, line) for s, (line, _) in lines(baselines).items()} if baselines else {}
-    top1, robust = [], []
-    for s in (0.0, share):
-        at = {x: redrawn(hits(found, x, "importance", s), number(seed, x)) for x in ("val", *fixed)}
-        top1.append(at["val"])
-        robust.append(over_baseline(at, fixed).get("mean", redrawn(pd.DataFrame())))
-    parts = {"top-1": top1[0], "pruned": top1[1], "change": top1[1] - top1[0]}
-    return parts | {"robustness": robust[0], "change of robustness": robust[1] - robust[0]}

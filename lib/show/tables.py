@@ -46,7 +46,7 @@ def show(
     caption: str,
     columns: Mapping[str, str] | Sequence[str] | None = None,
     published: pd.DataFrame | None = None,
-    formats: Mapping[str, str] | None = None,
+    formats: Mapping[str, str] | str = ".2f",
     reason: str = "",
 ) -> Table:
     """A numbered table of `frame`, its index (where it has a name) as the first columns.
@@ -54,7 +54,7 @@ def show(
     columns: column -> heading, or a list of columns, all by default; one with <column>_low and <column>_high gets its
     interval. name: a label, unique in the book, "tab-...". published: the papers' values, indexed as the last level of
     the index of `frame` (their titles), with columns named like ours; each stands before ours. formats: column ->
-    format spec, ".2f" by default. reason: why the data cannot be had; a card takes the table's place then, and where
+    format spec, else ".2f", or one for all. reason: why the data cannot be had; a card takes the table's place then, and where
     it has no lines. A column that the frame lacks is named on stderr.
     """
     if reason or not len(frame):
@@ -67,7 +67,7 @@ def show(
     cells = {level: [str(x) for x in frame.index.get_level_values(k)] for k, level in levels.items()}
     theirs = pd.DataFrame() if published is None else published.reindex(frame.index.get_level_values(-1))
     for column, heading in wanted.items():
-        spec = (formats or {}).get(column, ".2f")
+        spec = formats if isinstance(formats, str) else formats.get(column, ".2f")
         known = column in theirs
         if known:
             cells[f"{heading}, published"] = [number(x, spec) for x in theirs[column]]
