@@ -167,8 +167,9 @@ def arranged(estimates: Mapping[tuple, Estimate], names: Sequence[str]) -> pd.Da
     for (*line, column), found in estimates.items():
         cells = {column: found.value, f"{column}_low": found.low, f"{column}_high": found.high}
         lines.setdefault(tuple(line), {}).update(cells)
-    index = pd.MultiIndex.from_tuples(lines, names=names) if lines else pd.MultiIndex.from_arrays([[] for _ in names])
-    return pd.DataFrame(list(lines.values()), index=index)
+    if not lines:
+        return pd.DataFrame(columns=list(names)).set_index(list(names))
+    return pd.DataFrame(list(lines.values()), index=pd.MultiIndex.from_tuples(lines, names=list(names)))
 
 
 # --- correlations over models

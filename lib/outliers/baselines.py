@@ -46,10 +46,11 @@ def baseline_models(dataset: str) -> list[str]:
 
 def accuracies(table: pd.DataFrame, seed: int = 0) -> dict[str, Drawn]:
     """Accuracy of each model on each split from `observe.robustness`; splits are drawn again independently."""
-    wide = {
-        s: part.pivot(index="image", columns="model", values="top1") for s, part in table.groupby("split", sort=False)
-    }
-    return {s: redrawn(w[table["model"].unique()], number(seed, s)) for s, w in wide.items()}
+    found, models = {}, table["model"].unique()
+    for split, part in table.groupby("split", sort=False):
+        wide = part.pivot(index="image", columns="model", values="top1")[models]
+        found[str(split)] = redrawn(wide, number(seed, split))
+    return found
 
 
 def known(accuracies: Mapping[str, Drawn], dataset: str) -> dict[str, Drawn]:
@@ -61,21 +62,19 @@ def known(accuracies: Mapping[str, Drawn], dataset: str) -> dict[str, Drawn]:
 
 def averaged(found: Mapping[str, Drawn], leave_out: Sequence[str] = ()) -> Drawn:
     """Mean over the shifts of models that have them all."""
-    kept = [x for shift, x in found.items() if shift not in ("val", "mean", *leave_out)]
-    return Drawn(sum(x.values for x in kept) / len(kept), sum(x.draws for x in kept) / len(kept))
+    first, *others = [x for shift, x in found.items() if shift not in ("val", "mean", *leave_out)]
+    values, draws = sum((x.values for x in others), first.values), sum((x.draws for x in others), first.draws)
+    return Drawn(values / (1 + len(others)), draws / (1 + len(others)))
 
 
 def lines(baselines: Mapping[str, Drawn], axis: str = "logit") -> dict[str, tuple[Line, Line]]:
-    """For each shift the line of baseline models, and those of its draws. Raises as `fit` does."""
-    x = baselines["val"]
-    return {
-        shift: (
-            fit(x.values, y.values, axis, [str(m) for m in y.values.index]),
-            fit(x.draws.to_numpy(), y.draws.to_numpy(), axis),
-        )
-        for shift, y in baselines.items()
-        if shift != "val"
-    }
+    """For each shift the line of the baseline models that have it, and those of its draws. Raises as `fit` does."""
+    found, x = {}, baselines["val"]
+    for shift, y in baselines.items():
+        there = y.values.notna()
+        line = fit(x.values[there], y.values[there], axis, list(map(str, y.values.index[there])))
+        found[shift] = line, fit(x.draws.to_numpy(), y.draws.to_numpy(), axis)
+    return {shift: both for shift, both in found.items() if shift != "val"}
 
 
 def table_of(lines: Mapping[str, tuple[Line, Line]]) -> pd.DataFrame:

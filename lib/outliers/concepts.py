@@ -14,7 +14,7 @@ Adding a constant to all projections changes no ranking: centring the embeddings
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,41 +38,27 @@ class Sampling:
     seed: int = 0
 
 
-class Choice(NamedTuple):
-    """Which concepts can be judged: their columns among all labels, int [C], and the others' (positives, negatives)
-    by name."""
+def choose(
+    labels: np.ndarray, names: Sequence[str], minimum: int = MINIMUM
+) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
+    """Which concepts have at least `minimum` images with and without them; labels bool [n, C].
 
-    columns: np.ndarray
-    dropped: dict[str, tuple[int, int]]
-
-
-def choose(labels: Any, names: Sequence[str], minimum: int = MINIMUM) -> Choice:
-    """The Choice of concepts with at least `minimum` images with and without them; labels bool [n, C].
-
-    Raises UserError when no concept is left, or when names and labels do not fit.
+    Returns their columns, int, and the numbers of images with and without of the others, by name. Raises UserError when
+    no concept is left, or when names and labels do not fit.
     """
-    labels = checked_labels(labels)
-    if len(names) != labels.shape[1]:
-        raise UserError(f"There are {len(names)} concept names for labels of {labels.shape[1]} concepts.")
+    if labels.dtype != bool or labels.ndim != 2 or len(names) != labels.shape[1]:
+        given = f"{labels.dtype} {list(labels.shape)}"
+        raise UserError(f"The labels of {len(names)} concepts are {given}; expected bool [images, {len(names)}].")
     positives = labels.sum(axis=0)
     enough = np.minimum(positives, len(labels) - positives) >= minimum
-    dropped = {names[c]: (int(positives[c]), int(len(labels) - positives[c])) for c in np.flatnonzero(~enough)}
+    left_out = np.flatnonzero(~enough).tolist()
+    dropped = {names[c]: (int(positives[c]), int(len(labels) - positives[c])) for c in left_out}
     if not enough.any():
         raise UserError(
             f"None of {len(names)} concepts has {minimum} images with it and {minimum} without it among {len(labels)} "
             "images; give more images, or a smaller minimum."
         )
-    return Choice(np.flatnonzero(enough), dropped)
-
-
-def checked_labels(labels: Any) -> np.ndarray:
-    """Labels as bool [n, C]. Raises UserError for another rank, or other values."""
-    labels = np.asarray(labels)
-    if labels.ndim != 2:
-        raise UserError(f"The concept labels have shape {list(labels.shape)}; expected [images, concepts].")
-    if labels.dtype != bool and not np.isin(labels, (0, 1)).all():
-        raise UserError("The concept labels hold other values than 0 and 1; expected whether each image shows each.")
-    return labels.astype(bool)
+    return np.flatnonzero(enough), dropped
 
 
 def project(rows: Any, right: torch.Tensor, size: int = 4096) -> np.ndarray:

@@ -6,6 +6,7 @@ interval of a difference is narrower than those of its two numbers suggest.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -141,7 +142,7 @@ def summary(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Means of `observe.kurtosis` with their intervals, a line a model; the line of a file has its own."""
     if "image" not in table:
         return table.set_index("title")
-    values = [c for c in table.select_dtypes("number") if c not in ("image", *CONSTANT)]
+    values = [str(c) for c in table.select_dtypes("number") if c not in ("image", *CONSTANT)]
     return interval(table, values, seed=seed).join(table.groupby("title", sort=False)[list(CONSTANT)].first())
 
 
@@ -180,7 +181,8 @@ def goes_with(measures: Mapping[str, Drawn], y: Drawn, models: pd.DataFrame, see
             for method in ("pearson", "spearman") if len(a.values) >= 3 else ():
                 value, low, high, n = over_models(a, b, some, method, seed)
                 drawn = coefficient(a.draws[:size].to_numpy(), b.draws[:size].to_numpy(), method)
-                line = dict(zip(("value", "value_low", "value_high", "n"), of_draws(value, drawn, n), strict=True))
+                cells = ("value", "value_low", "value_high", "n")
+                line: dict[str, Any] = dict(zip(cells, of_draws(value, drawn, n), strict=True))
                 line["other models"] = f"[{low:.2f}, {high:.2f}]" if np.isfinite(low) else "–"
                 line["p"] = permutation_p(a.values, b.values, method, seed)
                 taken_out = method == "spearman" and name != "accuracy"

@@ -81,12 +81,6 @@ def decompose(head: Any, centred: bool = False) -> Directions:
     return Directions(values[:rank], left[:, :rank], right[:rank].T.contiguous())
 
 
-def absolute_cosines(rows: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """|cos| of each embedding with each direction: [n, d], unit columns [d, D] -> float64 [n, D]."""
-    rows = rows.to(torch.float64)
-    return (rows @ right).abs() / rows.norm(dim=1, keepdim=True)
-
-
 def importance(values: Any, cosines: Any) -> np.ndarray:
     """Singular values [D], normalised to sum 1, times mean |cos| [..., D]: [..., D]. Paper v1, equation 4.
 
@@ -111,7 +105,7 @@ def measure(
     averages, second, right = Averages(seed, resamples), torch.zeros(()), directions.right
     for chunk in batches(rows, size):
         right = right.to(chunk.device)
-        averages.add({"cosine": absolute_cosines(chunk, right)})
+        averages.add({"cosine": (chunk @ right).abs() / chunk.norm(dim=1, keepdim=True)})
         second = second.to(chunk.device) + chunk.T @ chunk
     return averages, second / len(rows)
 

@@ -92,16 +92,13 @@ def subspaces(rows: Any, d: int, seed: int = 0) -> torch.Tensor:
     if not 2 <= d <= width:
         raise UserError(f"d = {d} was given for embeddings of {width} coordinates; expected 2 to {width}.")
     stream = rng(seed, "subspaces", width, d)
-    return sum(kurtosis(rows[:, stream.permutation(width)[:d]]) for _ in range(SUBSETS)) / SUBSETS
+    return torch.stack([kurtosis(rows[:, stream.permutation(width)[:d]]) for _ in range(SUBSETS)]).mean(0)
 
 
 @dataclass(frozen=True)
 class Coordinates:
-    """What a first reading of embeddings says about each coordinate.
-
-    mean [d]: the data set's mean embedding. contribution [d]: what each coordinate adds to the mean kurtosis; they sum
-    to it. z [d]: mean |z| of each coordinate. n: images.
-    """
+    """What a first reading of embeddings says about each coordinate: its mean over the images, what it adds to the mean
+    kurtosis (contribution) and its mean |z|, each [d]. n: images."""
 
     mean: torch.Tensor
     contribution: np.ndarray
@@ -127,35 +124,32 @@ def coordinates(rows: Any, size: int = BATCH) -> Coordinates:
     check_shape(rows)
     if len(rows) < 2:
         raise UserError(f"Centring needs at least two embeddings; {len(rows)} was given.")
-    total, fourth, z_total = (torch.zeros(rows.shape[1], dtype=torch.float64) for _ in range(3))
+    n, d = len(rows), rows.shape[1]
+    sums = torch.zeros(3, d, dtype=torch.float64)
     for chunk in batches(rows, size):
         z = standardised(chunk)
-        total, fourth, z_total = (
-            sums.to(z.device) + x.sum(0) for sums, x in ((total, chunk), (fourth, z**4), (z_total, z.abs()))
-        )
-    n, d = len(rows), rows.shape[1]
-    return Coordinates(total / n, (fourth / (n * d)).cpu().numpy(), (z_total / n).cpu().numpy(), n)
+        sums = sums.to(z.device) + torch.stack([chunk.sum(0), (z**4).sum(0), z.abs().sum(0)])
+    mean, fourth, z_mean = sums / n
+    return Coordinates(mean, (fourth / d).cpu().numpy(), z_mean.cpu().numpy(), n)
 
 
 def measures(rows: torch.Tensor, about: Coordinates, seed: int = 0) -> dict[str, torch.Tensor]:
     """What is asked of each of some embeddings [b, d], `about` all of which is known: each [b].
 
     raw, centred, rotated (mean over a few rotations), without_top (K without the coordinate that adds most), top (what
-    that coordinate adds to K), max_z and centred_max_z (the largest |z|), ratio (largest |h_i| over the mean |h_i|),
-    relative (see there) and common (K of COMMON_WIDTH coordinates). nan where there are too few coordinates.
+    that coordinate adds to K), max_z (the largest |z|), ratio (largest |h_i| over the mean |h_i|), relative (see there)
+    and common (K of COMMON_WIDTH coordinates). nan where there are too few coordinates.
     """
-    d = rows.shape[1]
-    z, centred = standardised(rows), standardised(rows - about.mean)
+    z, d = standardised(rows), rows.shape[1]
     raw, none = (z**4).mean(1), torch.full((len(rows),), torch.nan)
     rest = [i for i in range(d) if i != about.top]
     return {
         "raw": raw,
-        "centred": (centred**4).mean(1),
-        "rotated": sum(kurtosis(rows @ turn.to(rows.device)) for turn in _rotations(d, seed)) / ROTATIONS,
+        "centred": kurtosis(rows - about.mean),
+        "rotated": torch.stack([kurtosis(rows @ turn.to(rows.device)) for turn in _rotations(d, seed)]).mean(0),
         "without_top": kurtosis(rows[:, rest]) if d > 2 else none,
         "top": z[:, about.top] ** 4 / d,
         "max_z": z.abs().amax(1),
-        "centred_max_z": centred.abs().amax(1),
         "ratio": rows.abs().amax(1) / rows.abs().mean(1),
         "relative": relative(raw, d),
         "common": subspaces(rows, COMMON_WIDTH, seed) if d >= COMMON_WIDTH else none,

@@ -61,7 +61,12 @@ def real_kurtosis(given: Given) -> Seen:
 def _streamed(rows: saved.Rows, seed: int) -> tuple[dict[str, float], np.ndarray]:
     """The line of a set of embeddings, with `share`, what the top coordinate carries of K (%); and mean |z| [d]."""
     about, averages = shape.averaged(rows, seed)
-    line = {"images": about.n, "d": len(about.z), "outliers": len(about.outliers), "top_coordinate": about.top}
+    line: dict[str, float] = {
+        "images": about.n,
+        "d": len(about.z),
+        "outliers": len(about.outliers),
+        "top_coordinate": about.top,
+    }
     for name in averages.names:
         line |= _with_bounds(name, averages.mean(name), averages.draws(name))
     share = 100 * averages.draws("top") / averages.draws("raw")
@@ -125,8 +130,8 @@ def _directions(rows: Any, weight: Any, seed: int) -> Seen:
         values, right = found.values.cpu(), found.right
         frame = pd.DataFrame({"singular": values, "cosine": averages.mean("cosine")})
         frame["importance"] = method.importance(values, frame["cosine"])
-        frame["mean_link"] = (right.T @ mean).abs().cpu()
-        frame["outlier_link"] = right[top].square().cpu() * len(right)
+        frame["mean_link"] = (right.T @ mean).abs().cpu().numpy()
+        frame["outlier_link"] = right[top].square().cpu().numpy() * len(right)
         frames.append(frame.rename_axis("direction").reset_index().assign(head=name))
         drawn.append(method.concentration(method.importance(values, averages.draws("cosine"))))
     ratio, share = (np.stack(x) for x in zip(*drawn, strict=True))

@@ -46,8 +46,8 @@ def encoded(rows: torch.Tensor, weight: torch.Tensor, probe: Probe, options: Con
     directions). Tensors: "drawn <choice>" uint8 [resamples, concepts], whether each is encoded when the images are
     drawn again, and "by direction" [D], how many concepts (no species) each direction of the head encodes.
     """
-    chosen = method.choose(probe.labels, probe.names, options.minimum)
-    columns, fair = chosen.columns, method.Sampling(options.negatives, seed=seed)
+    columns, dropped = method.choose(probe.labels, probe.names, options.minimum)
+    fair = method.Sampling(options.negatives, seed=seed)
     about = {"concept": np.array(probe.names)[columns], "kind": np.array(probe.kinds)[columns]}
     about["positives"] = probe.labels[:, columns].sum(0)
     right, d = decompose(weight).right, rows.shape[1]
@@ -63,7 +63,9 @@ def encoded(rows: torch.Tensor, weight: torch.Tensor, probe: Probe, options: Con
     frames, tensors = [], {}
     for choice, ways, how, signs in asked:
         ranked = method.ranks(method.project(rows, ways))
-        found = method.precisions(ranked, probe.labels, columns, how)[:signs]
+        if choice != "one sign":  # which is of those of the head
+            found = method.precisions(ranked, probe.labels, columns, how)
+        found = found[:signs]
         ap, sign, direction = method.best(found)
         frames.append(pd.DataFrame({**about, "choice": choice, "ap": ap, "sign": 1 - 2 * sign, "direction": direction}))
         if choice == "head":
@@ -75,5 +77,5 @@ def encoded(rows: torch.Tensor, weight: torch.Tensor, probe: Probe, options: Con
         if not choice.startswith(("first", "random")):
             drawn = method.resampled(ranked, probe.labels, columns, (sign, direction), how)
             tensors[f"drawn {choice}"] = (drawn >= options.threshold).astype(np.uint8)
-    notes = {"dropped": chosen.dropped, "images": len(rows), "directions": right.shape[1]}
+    notes = {"dropped": dropped, "images": len(rows), "directions": right.shape[1]}
     return Seen(pd.concat(frames, ignore_index=True), tensors, notes)

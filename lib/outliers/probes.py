@@ -9,6 +9,7 @@ apart.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -38,18 +39,21 @@ def beyond(images: ImageDataset, count: int = IMAGES) -> Probe:
     world.indices = SPLITS[images.split][1] * classes + np.arange(count)
     world.labels = world.indices % classes
     world.keep(np.arange(count))
-    about = {"labels": world.labels.astype(np.int64), "source": world, "indices": np.arange(count)}
     columns = _columns(world, count, styles=images.split == "web")
     labels = np.stack([np.asarray(column, dtype=bool) for column, _ in columns.values()], axis=1)
     kinds = [kind for _, kind in columns.values()]
-    return Probe(replace(images, split=f"{images.split}-probe", **about), labels, list(columns), kinds)
+    own, split = world.labels.astype(np.int64), f"{images.split}-probe"
+    fresh = replace(images, split=split, labels=own, source=world, indices=np.arange(count))
+    return Probe(fresh, labels, list(columns), kinds)
 
 
-def _columns(world: Bestiary, count: int, styles: bool) -> dict[str, tuple]:
+def _columns(world: Bestiary, count: int, styles: bool) -> dict[str, tuple[Any, str]]:
     """Concept -> (whether each image shows it, its kind)."""
     shows = [set(world.true_descriptors(i)) for i in range(count)]
     known = {text: KINDS.get(trait, "part") for trait, values in TRAITS.items() for text in values.values() if text}
-    columns = {name: ([name in found for found in shows], kind) for name, kind in known.items()}
+    columns: dict[str, tuple[Any, str]] = {
+        name: ([name in found for found in shows], kind) for name, kind in known.items()
+    }
     visible = np.stack([np.bincount(world.label_map(i).ravel(), minlength=len(PARTS)) for i in range(count)]) > VISIBLE
     columns |= {f"{part} visible": (visible[:, k], "part") for k, part in enumerate(PARTS) if k}
     if styles:

@@ -86,9 +86,11 @@ def fit(unshifted: Any, shifted: Any, axis: str = "logit", names: Sequence[str] 
         raise UserError("All baseline models have the same accuracy; a line needs models of several accuracies.")
     with np.errstate(invalid="ignore", divide="ignore"):
         slope = np.where(xx > 1e-15, xy / xx, np.nan)
-        found = [slope, mean_y - slope * mean_x, np.where(yy > 1e-15, xy**2 / (xx * yy), 1.0)]
-    dropped = tuple(n for n, ok in zip(names, there, strict=True) if not ok) if single else ()
-    return Line(*(float(a[0]) if single else a for a in found), int(there.sum(-1).max()), axis, dropped)
+        intercept, r2 = mean_y - slope * mean_x, np.where(yy > 1e-15, xy**2 / (xx * yy), 1.0)
+    if not single:
+        return Line(slope, intercept, r2, int(there.sum(-1).max()), axis)
+    dropped = tuple(n for n, ok in zip(names, there, strict=True) if not ok)
+    return Line(float(slope[0]), float(intercept[0]), float(r2[0]), int(there.sum()), axis, dropped)
 
 
 def effective(unshifted: Any, shifted: Any, line: Line) -> np.ndarray:

@@ -57,7 +57,7 @@ def pruned(found: Found, models: pd.DataFrame, share: float, seed: int = 0) -> p
         return lines[["agree", "agree_low", "agree_high"]] - 100
     full = hits(found, "val", "importance", 0.0)
     changes = {
-        (way, group): redrawn(hits(found, "val", way, share) - full, seed).mean(part.index)
+        (way, f"{group} ({len(part)})"): redrawn(hits(found, "val", way, share) - full, seed).mean(part.index)
         for way in dict.fromkeys(found.table["way"])
         for group, part in models[models["own"]].groupby("group", sort=False)
     }
@@ -67,7 +67,7 @@ def pruned(found: Found, models: pd.DataFrame, share: float, seed: int = 0) -> p
 def of_each(found: Found, number: Callable[[pd.DataFrame, dict], tuple[float, np.ndarray]]) -> Drawn:
     """A number of each model and its draws [draws] from the model's lines and tensors."""
     parts = found.table.groupby("model", sort=False) if len(found.table) else ()
-    each = {model: number(part, found.tensors[model]) for model, part in parts}
+    each = {str(model): number(part, found.tensors[str(model)]) for model, part in parts}
     values, draws = ({m: x[k] for m, x in each.items()} for k in (0, 1))
     return Drawn(pd.Series(values, dtype=float), pd.DataFrame(draws))
 

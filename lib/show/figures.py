@@ -5,6 +5,7 @@ axes; end the cell with `;` so that it has one output. The ground stays white in
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -95,28 +96,28 @@ def curves(frame: pd.DataFrame, x: str, y: str, unit: str, hue: str, col: str | 
     for ax, (title, part) in zip(axes, parts.items(), strict=False):
         ax.set(title=title, xlabel=x)
         for k, group in enumerate(groups):
-            style = {"color": CYCLE[k % len(CYCLE)], "linestyle": _dashes(k)}
-            ax.plot([], [], label=group, **style)
+            colour, dashes = CYCLE[k % len(CYCLE)], _dashes(k)
+            ax.plot([], [], label=group, color=colour, linestyle=dashes)
             for _, curve in part[part[hue] == group].groupby(unit, sort=False):
-                ax.plot(curve[x], curve[y], linewidth=1, alpha=0.7, **style)
+                ax.plot(curve[x], curve[y], linewidth=1, alpha=0.7, color=colour, linestyle=dashes)
     _one_legend(axes)
     axes[0].set_ylabel(y)
     return axes
 
 
-def _dashes(k: int) -> object:
+def _dashes(k: int) -> Any:
     """The k-th style of a line: where colours begin again it is another one."""
     return LINES[(k + 3 * (k // len(CYCLE))) % len(LINES)]
 
 
 def _one_legend(axes: list[Axes]) -> None:
     """A legend in the only panel, or one for all below them."""
-    if len(axes) == 1:
+    keys = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if len(axes) == 1 and keys:
         axes[0].legend(fontsize="small")
-        return
-    handles = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    columns = {"loc": "outside lower center", "ncols": min(4, len(handles)), "fontsize": "small"}
-    axes[0].figure.legend(handles.values(), handles.keys(), **columns)
+    elif keys:
+        columns = min(4, len(keys))
+        axes[0].figure.legend(keys.values(), keys, loc="outside lower center", ncols=columns, fontsize="small")
 
 
 def bars(frame: pd.DataFrame, x: str, y: str, hue: str | None = None, ylabel: str = "") -> Axes:

@@ -54,8 +54,8 @@ def show(
     columns: column -> heading, or a list of columns, all by default; one with <column>_low and <column>_high gets its
     interval. name: a label, unique in the book, "tab-...". published: the papers' values, indexed as the last level of
     the index of `frame` (their titles), with columns named like ours; each stands before ours. formats: column ->
-    format spec, else ".2f", or one for all. reason: why the data cannot be had; a card takes the table's place then, and where
-    it has no lines. A column that the frame lacks is named on stderr.
+    format spec, else ".2f", or one for all. reason: why the data cannot be had; a card takes the table's place then,
+    and where it has no lines. A column that the frame lacks is named on stderr.
     """
     if reason or not len(frame):
         return not_run(reason or "none of the models of this run has what this compares", name, caption)

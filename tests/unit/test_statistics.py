@@ -150,3 +150,16 @@ def test_a_table_of_correlations_by_family():
     assert list(found.index) == [(g, m) for g in ("ViT", "all") for m in ("pearson", "spearman")]
     assert found.loc[("all", "pearson"), "value"] == pytest.approx(stats.pearsonr(X, Y).statistic)
     assert list(found["n"]) == [5, 5, 7, 7] and (found["images_low"] <= found["images_high"]).all()
+
+
+def test_estimates_are_arranged_as_a_table_of_values_and_bounds():
+    found = {("K", "RN50", "minus a"): statistics.Estimate(1, 0, 2), ("K", "RN50", "minus b"): statistics.Estimate(3.0)}
+    table = statistics.arranged(found, ["of", "backbone"])
+    assert list(table.index) == [("K", "RN50")] and list(table.index.names) == ["of", "backbone"]
+    assert table["minus a_high"].item() == 2 and np.isnan(table["minus b_low"].item())
+    assert len(statistics.arranged({}, ["of"])) == 0
+
+
+def test_the_intervals_of_a_table_without_lines_are_a_table_without_lines():
+    empty = statistics.interval(pd.DataFrame(), ["mi"], by=["model", "parts"])
+    assert list(empty.columns) == ["mi", "mi_low", "mi_high", "n"] and list(empty.index.names) == ["model", "parts"]
