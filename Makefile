@@ -26,11 +26,12 @@ environment: .venv/ready
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
 	touch $@
 
-# The lock: what a fresh environment gets from pyproject.toml today, without the build tag of a torch wheel.
+# The lock: what a fresh environment gets from pyproject.toml, without the build tag of a torch wheel. What is locked
+# keeps its version; `make lock FRESH=1` takes today's versions of everything.
 lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet --editable '.[dev]'
+	.venv-lock/bin/python -m pip install --quiet $(if $(FRESH),,--constraint requirements.lock) --editable '.[dev]'
 	.venv-lock/bin/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > requirements.lock
 	rm -rf .venv-lock
 
