@@ -15,7 +15,7 @@ import pandas as pd
 from lib import data
 from lib.errors import UserError
 from lib.models import catalogue
-from lib.outliers.contrasts import Drawn, redrawn
+from lib.outliers.contrasts import NONE, Drawn, redrawn
 from lib.outliers.robustness import AXES, Line, effective, fit
 from lib.outliers.summaries import hits
 from lib.paths import DATA
@@ -85,9 +85,8 @@ def table_of(lines: Mapping[str, tuple[Line, Line]]) -> pd.DataFrame:
             draws = getattr(drawn, key).ravel()
             value = getattr(line, key)
             found[shift, name] = of_draws(value, draws, 0) if len(draws) > 1 else Estimate(value)
-    about = {"baseline models": [line.n for line, _ in lines.values()]}
-    about["left out (0 or 100 %)"] = [", ".join(line.dropped) or "none" for line, _ in lines.values()]
-    return arranged(found, ["shift"]).assign(**about)
+    table = arranged(found, ["shift"]).assign(**{"baseline models": [line.n for line, _ in lines.values()]})
+    return table.assign(**{"left out (0 or 100 %)": [", ".join(x.dropped) or "none" for x, _ in lines.values()]})
 
 
 def over_baseline(found: Mapping[str, Drawn], lines: Mapping[str, tuple[Line, Line]]) -> dict[str, Drawn]:
@@ -124,7 +123,7 @@ def pruned(found: Found, baselines: Mapping[str, Drawn], share: float, seed: int
     for s in (0.0, share):
         at = {x: redrawn(hits(found, x, "importance", s), number(seed, x)) for x in ("val", *fixed)}
         top1.append(at["val"])
-        robust.append(over_baseline(at, fixed).get("mean", redrawn(pd.DataFrame())))
+        robust.append(over_baseline(at, fixed).get("mean", NONE))
     parts = {"top-1": top1[0], "pruned": top1[1], "change": top1[1] - top1[0]}
     return parts | {"robustness": robust[0], "change of robustness": robust[1] - robust[0]}
 

@@ -12,17 +12,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from lib import statistics
 from lib.models import LIBRARIES, catalogue
-from lib.statistics import (
-    Estimate,
-    arranged,
-    coefficient,
-    correlation,
-    interval,
-    of_draws,
-    permutation_p,
-    resampled_means,
-)
+from lib.statistics import Estimate, arranged, interval, of_draws
 
 GROUPS = {"contrastive": "zero-shot", "finetuned": "fine-tuned", "supervised": "supervised", "captions": "captions"}
 OTHERS = list(GROUPS.values())[1:]
@@ -112,11 +104,9 @@ class Drawn:
     def difference(self, pairs: Pairs) -> Estimate:
         """Mean over pairs of models of the first's number minus the second's; n counts the pairs, nan for none."""
         there = [p for p in pairs if {*p} <= {*self.values.index}]
-        gaps = Drawn(
-            pd.Series({p: self.values[p[0]] - self.values[p[1]] for p in there}, dtype=float),
-            pd.DataFrame({p: self.draws[p[0]] - self.draws[p[1]] for p in there}),
-        )
-        return of_draws(gaps.values.mean(), gaps.draws.mean(axis=1).to_numpy(float), len(there))
+        gaps = pd.DataFrame({p: self.draws[p[0]] - self.draws[p[1]] for p in there}).mean(axis=1)
+        value = np.mean([self.values[a] - self.values[b] for a, b in there]) if there else np.nan
+        return of_draws(value, gaps.to_numpy(float), len(there))
 
     def frame(self, name: str) -> pd.DataFrame:
         """Columns name, name_low and name_high, indexed by model."""
@@ -127,14 +117,21 @@ class Drawn:
 
 def redrawn(wide: pd.DataFrame, seed: int = 0) -> Drawn:
     """Means over images, and when these are drawn again, alike for all models: [images, models]."""
-    draws = resampled_means(wide.to_numpy(np.float64).T, None, seed) if wide.size else np.empty((0, wide.shape[1]))
+    draws = (
+        statistics.resampled_means(wide.to_numpy(np.float64).T, None, seed)
+        if wide.size
+        else np.empty((0, wide.shape[1]))
+    )
     return Drawn(wide.mean(), pd.DataFrame(draws, columns=wide.columns))
+
+
+NONE = redrawn(pd.DataFrame())  # of no models
 
 
 def means(table: pd.DataFrame, value: str, seed: int = 0) -> Drawn:
     """The mean of a column over images for each model of a table of observations, and when these are drawn again."""
     if "image" not in table:  # no lines, or those of a file, of whose images nothing is kept
-        return redrawn(pd.DataFrame(), seed)
+        return NONE
     return redrawn(table.pivot(index="image", columns="model", values=value)[table["model"].unique()], seed)
 
 
@@ -163,7 +160,7 @@ def within(numbers: Mapping[str, Drawn], models: pd.DataFrame) -> pd.DataFrame:
 def over_models(x: Drawn, y: Drawn, models: Iterable[str], method: str = "spearman", seed: int = 0) -> Estimate:
     """Correlation of two numbers over models, with the interval when the models are drawn again; n counts them."""
     x, y = _together(x, y, models)
-    return correlation(x.values, y.values, method, seed)
+    return statistics.correlation(x.values, y.values, method, seed)
 
 
 def goes_with(measures: Mapping[str, Drawn], y: Drawn, models: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -180,11 +177,11 @@ def goes_with(measures: Mapping[str, Drawn], y: Drawn, models: pd.DataFrame, see
             size = min(len(a.draws), len(b.draws))
             for method in ("pearson", "spearman") if len(a.values) >= 3 else ():
                 value, low, high, n = over_models(a, b, some, method, seed)
-                drawn = coefficient(a.draws[:size].to_numpy(), b.draws[:size].to_numpy(), method)
+                drawn = statistics.coefficient(a.draws[:size].to_numpy(), b.draws[:size].to_numpy(), method)
                 cells = ("value", "value_low", "value_high", "n")
                 line: dict[str, Any] = dict(zip(cells, of_draws(value, drawn, n), strict=True))
                 line["other models"] = f"[{low:.2f}, {high:.2f}]" if np.isfinite(low) else "–"
-                line["p"] = permutation_p(a.values, b.values, method, seed)
+                line["p"] = statistics.permutation_p(a.values, b.values, method, seed)
                 taken_out = method == "spearman" and name != "accuracy"
                 line["given"] = partial(a, b, measures["accuracy"], some) if taken_out else np.nan
                 lines[name, group, method] = line
@@ -200,7 +197,7 @@ def inside_backbones(measures: Mapping[str, Drawn], y: Drawn, models: pd.DataFra
             a, b = _together(measure, y, part.index)
             if len(a.values) >= 3:
                 value = over_models(a, b, part.index).value
-                p = permutation_p(a.values, b.values, "spearman", seed)
+                p = statistics.permutation_p(a.values, b.values, "spearman", seed)
                 lines.setdefault(str(backbone), {"models": str(len(part))})[name] = f"{value:.2f} (p {p:.2f})"
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("backbone")
 
@@ -214,7 +211,7 @@ def partial(x: Drawn, y: Drawn, given: Drawn, models: Iterable[str]) -> float:
     if len(x.values) < 4:
         return np.nan
     a, b, c = (stats.rankdata(v) for v in (x.values, y.values, given.of(x.values.index).values))
-    return float(coefficient(*(r - np.polyval(np.polyfit(c, r, 1), c) for r in (a, b))))
+    return float(statistics.coefficient(*(r - np.polyval(np.polyfit(c, r, 1), c) for r in (a, b))))
 
 
 def _together(x: Drawn, y: Drawn, models: Iterable[str]) -> tuple[Drawn, Drawn]:

@@ -61,12 +61,8 @@ def real_kurtosis(given: Given) -> Seen:
 def _streamed(rows: saved.Rows, seed: int) -> tuple[dict[str, float], np.ndarray]:
     """The line of a set of embeddings, with `share`, what the top coordinate carries of K (%); and mean |z| [d]."""
     about, averages = shape.averaged(rows, seed)
-    line: dict[str, float] = {
-        "images": about.n,
-        "d": len(about.z),
-        "outliers": len(about.outliers),
-        "top_coordinate": about.top,
-    }
+    line: dict[str, float] = {"images": about.n, "d": len(about.z), "outliers": len(about.outliers)}
+    line["top_coordinate"] = about.top
     for name in averages.names:
         line |= _with_bounds(name, averages.mean(name), averages.draws(name))
     share = 100 * averages.draws("top") / averages.draws("raw")
@@ -154,9 +150,8 @@ def pruning(given: Given, options: Pruning) -> Seen:
     """One line a split (val and its shifts), way of pruning and share: top-1 and agreement with the full head.
 
     Both in per cent; of a file agreement alone, with its interval, and val alone. Tensors: for each split its hits
-    uint8 [ways, shares, images] in per cent (random ways hit by a part of their draws); of val also
-    "agree", alike, and "without_outlier" [images], the hits when the top coordinate of the kurtosis is set to zero in
-    all embeddings.
+    uint8 [ways, shares, images] in per cent (random ways hit by a part of their draws); of val also "agree", alike, and
+    "without_outlier" [images], the hits with the top coordinate of the kurtosis set to zero in all embeddings.
     """
     rows, weight, bias, model = _opened(given, options)
     factors, ks = _ways(rows, weight, options, given.seed)

@@ -11,10 +11,8 @@ STREAMS = ("val", "web")
 
 @dataclass(frozen=True)
 class Saved:
-    """What takes the place of a model: files made elsewhere, see `lib.outliers.saved`.
-
-    embeddings: path of a file of embeddings; "" for the model's. head: path of a file with a head for them.
-    """
+    """Paths of files that take the place of a model, see `lib.outliers.saved`: embeddings ("": the model's), and a head
+    for them."""
 
     embeddings: str = ""
     head: str = ""
@@ -62,13 +60,14 @@ class Concepts:
     concept_stream: str = "val"
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1:
-            raise UserError(f"threshold is {self.threshold:g}; give an average precision above 0 and up to 1.")
-        for name in ("minimum", "negatives"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; give 1 or more.")
-        if self.concept_images < 0:
-            raise UserError(f"concept_images is {self.concept_images}; give a number of images, or 0.")
-        if self.concept_stream not in STREAMS:
-            hint = nearest(self.concept_stream, STREAMS)
-            raise UserError(f"concept_stream is '{self.concept_stream}'; give 'val' or 'web'.{hint}")
+        refused = {
+            "threshold": (not 0 < self.threshold <= 1, "an average precision above 0 and up to 1"),
+            "minimum": (self.minimum < 1, "1 or more"),
+            "negatives": (self.negatives < 1, "1 or more"),
+            "concept_images": (self.concept_images < 0, "a number of images, or 0"),
+            "concept_stream": (self.concept_stream not in STREAMS, f"one of {', '.join(STREAMS)}"),
+        }
+        for name, (bad, expected) in refused.items():
+            if bad:
+                hint = nearest(self.concept_stream, STREAMS) if name == "concept_stream" else ""
+                raise UserError(f"{name} is {getattr(self, name)!r}; give {expected}.{hint}")

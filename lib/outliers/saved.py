@@ -16,8 +16,7 @@ FORMATS = (".npy", ".safetensors")
 
 @dataclass(frozen=True)
 class Rows:
-    """Embeddings [n, d] in a file. Indexing with a slice reads these rows; the file is closed again each time, so
-    that no more of it stays in memory than what was asked for.
+    """Embeddings [n, d] in a file. A slice reads these rows and closes the file, so that nothing else stays in memory.
 
     key: the tensor's name in a safetensors file, the number of the set in a stack, or None.
     """

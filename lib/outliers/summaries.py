@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
+from lib import seeds
 from lib.outliers import cka, concepts, directions
 from lib.outliers.contrasts import Drawn, redrawn
 from lib.outliers.probes import APART
 from lib.run import Found
-from lib.seeds import number
 from lib.statistics import arranged, resampled_means
 
 TRIO = ("zero-shot", "fine-tuned", "supervised")
@@ -31,19 +31,17 @@ FIGURE4 |= {name: f"n_concepts_{name.replace('+', '_and_').replace(' ', '_')}" f
 
 def ranked(curves: Mapping[str, np.ndarray], name: str) -> pd.DataFrame:
     """Curves [n] of models (or sets), each from its largest value down: columns model, rank and `name`."""
-    parts = [
-        pd.DataFrame({"model": m, "rank": 1 + np.arange(len(x)), name: np.sort(x)[::-1]}) for m, x in curves.items()
-    ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["model", "rank", name])
+    parts = [pd.DataFrame({name: np.sort(x)[::-1], "rank": 1 + np.arange(len(x))}) for x in curves.values()]
+    found = pd.concat([part.assign(model=m) for m, part in zip(curves, parts, strict=True)] or [pd.DataFrame()])
+    return found.reindex(columns=["model", "rank", name]).reset_index(drop=True)
 
 
 def over_median(table: pd.DataFrame) -> pd.DataFrame:
     """`observe.directions`, each head's directions from the most important down: columns rank and over_median."""
     each = table.groupby(["model", "head"], sort=False)["importance"]
-    ranks = each.rank(ascending=False, method="first").astype(int)
-    return table.assign(rank=ranks, over_median=table["importance"] / each.transform("median")).sort_values(
-        ["head", "rank"], kind="stable"
-    )
+    table = table.assign(over_median=table["importance"] / each.transform("median"))
+    table["rank"] = each.rank(ascending=False, method="first").astype(int)
+    return table.sort_values(["head", "rank"], kind="stable")
 
 
 def pruned(found: Found, models: pd.DataFrame, share: float, seed: int = 0) -> pd.DataFrame:
@@ -64,7 +62,7 @@ def pruned(found: Found, models: pd.DataFrame, share: float, seed: int = 0) -> p
     return arranged(changes, ["kept by"])
 
 
-def of_each(found: Found, number: Callable[[pd.DataFrame, dict], tuple[float, np.ndarray]]) -> Drawn:
+def _drawn(found: Found, number: Callable[[pd.DataFrame, dict], tuple[float, np.ndarray]]) -> Drawn:
     """A number of each model and its draws [draws] from the model's lines and tensors."""
     parts = found.table.groupby("model", sort=False) if len(found.table) else ()
     each = {str(model): number(part, found.tensors[str(model)]) for model, part in parts}
@@ -75,11 +73,11 @@ def of_each(found: Found, number: Callable[[pd.DataFrame, dict], tuple[float, np
 def likeness(found: Found, seed: int = 0) -> Drawn:
     """The CKA of each model with another from `observe.likeness`, and when the minibatches are drawn again."""
 
-    def of(table: pd.DataFrame, tensors: dict) -> tuple[float, np.ndarray]:
+    def number(table: pd.DataFrame, tensors: dict) -> tuple[float, np.ndarray]:
         terms = table[list(cka.TERMS)].to_numpy(float)
         return float(cka.cka(terms.mean(0))), cka.cka(resampled_means(terms.T, None, seed))
 
-    return of_each(found, of)
+    return _drawn(found, number)
 
 
 def stand_out(found: Found, head: str = directions.HEADS[0], how: str = "ratio") -> Drawn:
@@ -88,11 +86,11 @@ def stand_out(found: Found, head: str = directions.HEADS[0], how: str = "ratio")
     found: of `observe.directions`.
     """
 
-    def of(table: pd.DataFrame, tensors: dict) -> tuple[float, np.ndarray]:
+    def number(table: pd.DataFrame, tensors: dict) -> tuple[float, np.ndarray]:
         both = directions.concentration(table.loc[table["head"] == head, "importance"])
         return float(both[how == "share"]), tensors[how][directions.HEADS.index(head)]
 
-    return of_each(found, of)
+    return _drawn(found, number)
 
 
 def encoded(found: Found, threshold: float, choice: str = "head", kind: str = "") -> Drawn:
@@ -101,23 +99,24 @@ def encoded(found: Found, threshold: float, choice: str = "head", kind: str = ""
     found: of `observe_concepts.concepts`; a model's best directions stay when the images are drawn again.
     """
 
-    def of(table: pd.DataFrame, tensors: dict) -> tuple[float, np.ndarray]:
+    def number(table: pd.DataFrame, tensors: dict) -> tuple[float, np.ndarray]:
         table = table[table["choice"] == choice]
         wanted = ((table["kind"] == kind) if kind else (table["kind"] != APART)).to_numpy()
         drawn = tensors[f"drawn {choice}"][:, wanted].sum(axis=1).astype(float)
         return float((table["ap"] >= threshold)[wanted].sum()), drawn
 
-    return of_each(found, of)
+    return _drawn(found, number)
 
 
 def polysemanticity(found: Found, seed: int = 0) -> Drawn:
     """Concepts that a direction encodes, on average over the directions of a head, and when these are drawn again."""
 
-    def of(table: pd.DataFrame, tensors: dict) -> tuple[float, np.ndarray]:
-        counts, own = tensors["by direction"].astype(float), number(seed, "directions", table["model"].iloc[0])
+    def number(table: pd.DataFrame, tensors: dict) -> tuple[float, np.ndarray]:
+        counts = tensors["by direction"].astype(float)
+        own = seeds.number(seed, "directions", table["model"].iloc[0])  # no model's directions are another's
         return counts.mean(), resampled_means(counts[None], None, own)[:, 0]
 
-    return of_each(found, of)
+    return _drawn(found, number)
 
 
 def hits(found: Found, split: str, way: str, share: float) -> pd.DataFrame:

@@ -203,11 +203,11 @@ def test_elsewhere_the_probe_is_broden(tmp_path, monkeypatch):
     [
         (lambda: Pruning(pruned=[0.0, 1.0]), "pruned holds 1; give shares"),
         (lambda: Pruning(pruned=[]), "pruned is empty"),
-        (lambda: Concepts(threshold=1.5), "threshold is 1.5"),
+        (lambda: Concepts(threshold=1.5), "threshold is 1.5; give an average"),
         (lambda: Concepts(minimum=0), "minimum is 0"),
         (lambda: Concepts(negatives=0), "negatives is 0"),
         (lambda: Concepts(concept_images=-1), "concept_images is -1"),
-        (lambda: Concepts(concept_stream="wbe"), "concept_stream is 'wbe'.* Did you mean 'web'"),
+        (lambda: Concepts(concept_stream="wbe"), "concept_stream is 'wbe'; give one of val, web. Did you mean 'web'"),
     ],
 )
 def test_a_bad_option_is_one_clear_sentence(call, sentence):
