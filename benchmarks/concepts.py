@@ -78,9 +78,7 @@ def main():
         expected = plainly(scores, labels, columns, how)
         plain.append(time.perf_counter() - start)
     difference, ratio = np.abs(found - expected).max(), min(plain) / min(ours)
-    size = (
-        f"{scores.shape[0]} images, {scores.shape[1]} directions, {len(columns)} concepts, {arguments.draws} draws"
-    )
+    size = f"{scores.shape[0]} images, {scores.shape[1]} directions, {len(columns)} concepts, {arguments.draws} draws"
     print(f"{arguments.model or 'random embeddings'}: {size}, {torch.get_num_threads()} threads")
     print(f"scikit-learn, one by one   {min(plain):8.2f} s")
     print(f"ours                       {min(ours):8.2f} s")
