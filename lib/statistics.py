@@ -147,7 +147,7 @@ def beside(frame: pd.DataFrame, levels: str | Sequence[str], joint: str = ", ") 
     if not len(frame):
         return frame
     wide = pd.DataFrame(frame.drop(columns="n", errors="ignore").unstack(names, sort=False))
-    for column, *groups in wide.columns.to_list():
+    for column, *groups in map(tuple, wide.columns):
         end = next((e for e in ("_low", "_high") if column.endswith(e)), "")
         columns.append(joint.join([column.removesuffix(end), *map(str, groups)]) + end)
     return wide.set_axis(columns, axis=1).reindex(frame.reset_index(names).index.unique())
