@@ -19,7 +19,7 @@ FLAT[:, 3] += 30
 
 def run(exhibit, folder, **parameters):
     """papermill of a notebook, as a user types it: the finished process and the page's text, empty where it failed."""
-    options = [x for name, value in parameters.items() for x in ("-p", name, str(value))]
+    options = ["-y", json.dumps(parameters, default=str)]  # `-p` takes no lists
     page, places = folder / "page.ipynb", {"COMPANION_RESULTS": str(folder / "results")}
     done = subprocess.run(
         [
@@ -99,7 +99,7 @@ BAD = {
     "no head": ("privileged_directions", {"embeddings": FLAT}, "Saved embeddings need a head"),
     "zero directions": (
         "privileged_directions",
-        {"pruned": "[0.0, 0.999]", "model": "RN50", "limit": 4},
+        {"pruned": [0.0, 0.999], "model": "RN50", "limit": 4},
         "directions leaves 0",
     ),
     "too few positives": (
