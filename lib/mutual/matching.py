@@ -55,7 +55,7 @@ def sinkhorn(
 ) -> Tensor:
     """Transport plan between parts and candidates: columns sum to 1, rows to (candidates / parts).
 
-    similarity [B, L, K], present bool [B, L], candidate bool [B, K] -> float64 [B, L, K], zero outside. One round scales
+    similarity [B, L, K], present bool [B, L], candidate bool [B, K] -> float64 [B, L, K], zero outside. A round scales
     the rows of exp(2.5 similarity / temperature) to sum 1, then the columns, as the released code does; here in the
     factors u, v of plan = u · kernel · v. A round shrinks the distance to the limit at least by tanh(d/4)², d being the
     largest log cross-ratio of the kernel (Birkhoff, Hilbert's metric). For CLIP's similarities, which differ by

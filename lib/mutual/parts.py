@@ -107,8 +107,8 @@ def pca_parts(features: Tensor, mask: Tensor, parts: int = 5) -> Tensor:
     """Give each foreground patch the principal component on which it scores highest.
 
     features [B, P, C], mask bool [B, h, w] -> int64 [B, h, w], -1 outside the mask. The components are fitted on all
-    foreground patches together and each is scaled to 0..1 (paper section 3.1). The direction of a component is arbitrary
-    but decides who scores highest: as in scikit-learn, the largest weight is positive. Never more than patches.
+    foreground patches together and each is scaled to 0..1 (paper section 3.1). A component's direction is arbitrary but
+    decides who scores highest: as in scikit-learn, the largest weight is positive. Never more than patches.
     """
     rows = _foreground_rows(features, mask, parts)
     centred = rows - rows.mean(dim=0)
