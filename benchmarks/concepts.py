@@ -22,11 +22,11 @@ from lib.outliers import concepts
 TARGET = 20.0
 
 
-def plainly(scores, labels, choice, draws, most, seed):
+def plainly(scores, labels, columns, how):
     """Average precision of each sign, direction and concept, averaged over draws: float64 [2, D, C]."""
-    found = np.empty((2, scores.shape[1], len(choice.columns)))
-    for c, column in enumerate(choice.columns):
-        drawn, k = concepts.samples(labels, column, draws, most, seed)
+    found = np.empty((2, scores.shape[1], len(columns)))
+    for c, column in enumerate(columns):
+        drawn, k = concepts.samples(labels, column, how)
         truth = np.arange(2 * k) < k
         for d in range(scores.shape[1]):
             for s, sign in enumerate((1, -1)):
@@ -37,14 +37,13 @@ def plainly(scores, labels, choice, draws, most, seed):
 
 def of_model(name, images):
     """Projections of a model's embeddings on its head's directions, and the labels of the images."""
-    from lib import models
-    from lib.data import load as load_images
+    from lib import data, models
     from lib.models import heads
     from lib.outliers import directions, probes
 
-    model, data = models.load(name), load_images("bestiary")
-    probe = probes.load("bestiary", images)
-    weight, _ = heads.head(model, data)
+    model, val = models.load(name), data.load("bestiary")
+    probe = probes.beyond(val, images)
+    weight, _ = heads.head(model, val)
     right = directions.decompose(weight).right
     return concepts.project(model.embed_images(probe.images), right), probe.labels, probe.names
 
@@ -69,20 +68,17 @@ def main():
         scores, labels, names = of_model(arguments.model, arguments.images)
     else:
         scores, labels, names = of_chance(arguments.images, arguments.directions, arguments.concepts)
-    choice = concepts.choose(labels, names)
-    options = {"draws": arguments.draws, "most": concepts.MOST, "seed": 0}
+    columns, how = concepts.choose(labels, names)[0], concepts.Sampling(arguments.draws)
     ours, plain = [], []
     for _ in range(arguments.repeats):
         start = time.perf_counter()
-        found = concepts.precisions(concepts.ranks(scores), labels, choice, **options)
+        found = concepts.precisions(concepts.ranks(scores), labels, columns, how)
         ours.append(time.perf_counter() - start)
         start = time.perf_counter()
-        expected = plainly(scores, labels, choice, **options)
+        expected = plainly(scores, labels, columns, how)
         plain.append(time.perf_counter() - start)
     difference, ratio = np.abs(found - expected).max(), min(plain) / min(ours)
-    size = (
-        f"{scores.shape[0]} images, {scores.shape[1]} directions, {len(choice.names)} concepts, {arguments.draws} draws"
-    )
+    size = f"{scores.shape[0]} images, {scores.shape[1]} directions, {len(columns)} concepts, {arguments.draws} draws"
     print(f"{arguments.model or 'random embeddings'}: {size}, {torch.get_num_threads()} threads")
     print(f"scikit-learn, one by one   {min(plain):8.2f} s")
     print(f"ours                       {min(ours):8.2f} s")

@@ -44,14 +44,15 @@ def measure(name, path):
     weight = np.random.default_rng(1).normal(size=(100, rows.shape[1]))
     found = directions.decompose(weight)
     if name == "kurtosis":
-        kurtosis.profile(rows)
+        kurtosis.averaged(rows)
     elif name == "importance":
         directions.measure(rows, found)
     elif name == "pruning":
-        ways = {"singular": directions.ordered(found, found.values.numpy())}
-        directions.prune(rows, weight, np.zeros(len(weight)), ways, [0.0, 0.8], len(found))
+        ways, averages = {"singular": [directions.ordered(found, found.values.numpy())]}, streaming.Averages()
+        for part in directions.prune(rows, weight, np.zeros(len(weight)), ways, [len(found), len(found) // 5]):
+            averages.add(part)
     elif name == "cka":
-        cka.cka(rows, rows)
+        cka.cka(cka.terms(rows, rows).mean(axis=0))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
 
 

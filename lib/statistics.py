@@ -60,6 +60,9 @@ def interval(
     column whose values are drawn whole; None draws lines. under: a column by whose mean each mean is divided, drawn
     together with it. n: lines (clusters) with a number of the first value.
     """
+    if table.empty:  # of no models
+        bounds = [f"{v}{end}" for v in values for end in ("", "_low", "_high")]
+        return pd.DataFrame(columns=[*_names(by), *bounds, "n"]).set_index(_names(by))
     below = [under] if under else []
     _check_columns(table, [*values, *below, *_names(by), *([cluster] if cluster else [])])
     lines = {}
@@ -74,7 +77,7 @@ def interval(
         there = part[part[values[0]].notna()]
         lines[group] = line | {"n": there[cluster].nunique() if cluster else len(there)}
     frame = pd.DataFrame.from_dict(lines, orient="index")
-    index = pd.MultiIndex.from_tuples(lines, names=_names(by)) if lines else pd.Index([], name="none")
+    index = pd.MultiIndex.from_tuples(lines, names=_names(by))
     return frame.set_axis(index if len(_names(by)) > 1 else index.get_level_values(0), axis=0)
 
 
@@ -143,11 +146,11 @@ def beside(frame: pd.DataFrame, levels: str | Sequence[str], joint: str = ", ") 
     names, columns = _names(levels), []
     if not len(frame):
         return frame
-    wide = frame.drop(columns="n", errors="ignore").unstack(names, sort=False)
-    for column, *groups in wide.columns:
+    wide = pd.DataFrame(frame.drop(columns="n", errors="ignore").unstack(names, sort=False))
+    for column, *groups in map(tuple, wide.columns):
         end = next((e for e in ("_low", "_high") if column.endswith(e)), "")
         columns.append(joint.join([column.removesuffix(end), *map(str, groups)]) + end)
-    return wide.set_axis(columns, axis=1).reindex(frame.index.droplevel(names).unique())
+    return wide.set_axis(columns, axis=1).reindex(frame.reset_index(names).index.unique())
 
 
 def band(values: np.ndarray, seed: int = 0, draws: int = DRAWS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -185,6 +188,20 @@ def _weights(rng: np.random.Generator, size: int, n: int) -> np.ndarray:
     """How often each of n units is drawn in each of `size` resamples: float64 [size, n]."""
     cells = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
     return np.bincount(cells.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+
+
+def arranged(estimates: Mapping[tuple, Estimate], names: Sequence[str]) -> pd.DataFrame:
+    """Estimates as a frame for `lib.show.tables`: columns c, c_low and c_high, lines in the order in which they come.
+
+    estimates: by (what names the line, ..., column); names: of all but the last.
+    """
+    lines: dict[tuple, dict[str, float]] = {}
+    for (*line, column), found in estimates.items():
+        cells = {column: found.value, f"{column}_low": found.low, f"{column}_high": found.high}
+        lines.setdefault(tuple(line), {}).update(cells)
+    if not lines:
+        return pd.DataFrame(columns=list(names)).set_index(list(names))
+    return pd.DataFrame(list(lines.values()), index=pd.MultiIndex.from_tuples(lines, names=list(names)))
 
 
 # --- correlations over models

@@ -6,13 +6,14 @@ from lib.data.digests import THREADS, sha256
 from lib.data.downloads import download
 from lib.data.folders import entries
 from lib.data.loading import check, load, names
-from lib.data.shifts import shifted
+from lib.data.shifts import aligned
 
 __all__ = [
     "DEFAULT_PROMPT",
     "DEFAULT_TEMPLATES",
     "THREADS",
     "ImageDataset",
+    "aligned",
     "by_chunks",
     "check",
     "download",
@@ -20,7 +21,6 @@ __all__ = [
     "load",
     "names",
     "sha256",
-    "shifted",
     "spread",
     "whole_classes",
 ]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -43,7 +44,8 @@ def catalogue(which: str | None = None) -> pd.DataFrame:
     which: names of sets, e.g. "grid comparison", for the rows that belong to one of them (column `sets`).
     Raises UserError for an unknown set.
     """
-    rows = pd.read_csv(DATA / "models.csv", dtype=str, keep_default_na=False).set_index("name")
+    path = DATA / "models.csv"
+    rows = _rows(path, path.stat().st_mtime_ns).copy()
     if which is None:
         return rows
     wanted, members = which.split(), rows["sets"].str.split()
@@ -52,6 +54,11 @@ def catalogue(which: str | None = None) -> pd.DataFrame:
             known = sorted({s for sets in members for s in sets})
             raise UserError(f"data/models.csv has no set of models '{name}'; it has {', '.join(known)}.")
     return rows[members.map(lambda sets: any(name in sets for name in wanted))]
+
+
+@lru_cache
+def _rows(path: Path, changed: int) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False).set_index("name")
 
 
 def resolve(model: str, dataset: str = "bestiary", which: str = "mutual") -> list[str]:

@@ -11,19 +11,21 @@ Averaged over minibatches, each of the three HSICs estimates the one of the whol
 embeddings up to rotation and scale, around 0 for unrelated ones, slightly below 0 by chance.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from lib.errors import UserError
-from lib.outliers.streaming import RESAMPLES, Averages, batches
-from lib.report.statistics import of_draws
+from lib.outliers.streaming import batches
 
 BATCH = 64
 NEEDED = 4  # the estimator divides by n - 3
+TERMS = ("xy", "xx", "yy")
 
 
-def hsic(x, y):
-    """Unbiased HSIC of two linear kernels, a float: [n, d], [n, e] of the same n >= 4 images."""
+def hsic(x: Any, y: Any) -> float:
+    """Unbiased HSIC of two linear kernels: [n, d], [n, e] of the same n >= 4 images."""
     n = len(x)
     if n != len(y) or n < NEEDED:
         raise UserError(f"{n} and {len(y)} embeddings were given; expected the same images twice, {NEEDED} at least.")
@@ -35,32 +37,23 @@ def hsic(x, y):
     return float(product / (n * (n - 3)))
 
 
-def cka(x, y, size=BATCH, seed=0, resamples=RESAMPLES):
-    """Linear CKA of embeddings [n, d] and [n, e] of the same images: (value, low, high, batches).
+def terms(x: Any, y: Any, size: int = BATCH) -> np.ndarray:
+    """HSIC(x, y), HSIC(x, x) and HSIC(y, y) of each minibatch of embeddings [n, d] and [n, e]: [batches, 3].
 
-    Images are taken in their order (shuffle them beforehand if neighbours are alike), in minibatches of `size`; a
-    last batch of fewer than four images is left out. The interval draws the minibatches again: it is nan for one.
-    Raises UserError for different numbers of images, and where one of the two does not vary.
+    Images are taken in their order (shuffle them beforehand if neighbours are alike); a last batch of fewer than four
+    is left out. Raises UserError for different numbers of images, and too few.
     """
     if len(x) != len(y) or min(size, len(x)) < NEEDED:
         raise UserError(
             f"{len(x)} and {len(y)} embeddings were given in batches of {size}; expected the same images twice, and "
             f"batches of {NEEDED} or more."
         )
-    averages = Averages(resamples, seed)
-    for a, b in zip(batches(x, size), batches(y, size), strict=True):
-        if len(a) >= NEEDED:
-            averages.add({"terms": torch.tensor([[hsic(a, b), hsic(a, a), hsic(b, b)]])})
-    value = float(_ratio(averages.mean("terms")))
-    if not np.isfinite(value):
-        raise UserError("One of the two sets of embeddings does not vary over the images; CKA compares variation.")
-    draws = _ratio(averages.draws("terms")) if averages.n > 1 else [np.nan]
-    return of_draws(value, draws, averages.n)
+    pairs = zip(batches(x, size), batches(y, size), strict=True)
+    return np.array([[hsic(a, b), hsic(a, a), hsic(b, b)] for a, b in pairs if len(a) >= NEEDED])
 
 
-def _ratio(terms):
-    """HSIC(x, y) / sqrt(HSIC(x, x) HSIC(y, y)), nan where a set does not vary: [..., 3] -> [...]."""
-    scale = terms[..., 1] * terms[..., 2]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        positive = (terms[..., 1] > 0) & (terms[..., 2] > 0)
-        return np.where(positive, terms[..., 0] / np.sqrt(np.where(positive, scale, 1)), np.nan)
+def cka(averages: Any) -> np.ndarray:
+    """CKA from `terms` averaged over minibatches: [..., 3] -> [...]; nan where one of the two does not vary."""
+    xy, xx, yy = np.moveaxis(np.asarray(averages, np.float64), -1, 0)
+    there = (xx > 0) & (yy > 0)
+    return np.where(there, xy / np.sqrt(np.where(there, xx * yy, 1)), np.nan)

@@ -12,79 +12,75 @@ positives (or negatives) are left out, by name. A direction may point to a conce
 Adding a constant to all projections changes no ranking: centring the embeddings changes nothing here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
 from lib.errors import UserError
 from lib.outliers.streaming import batches
+from lib.seeds import rng
 
 THRESHOLD = 0.9
 MINIMUM = 20
-MOST = 500
-DRAWS = 3
+RESAMPLES = 300
 
 
-@dataclass
-class Choice:
-    """Which concepts can be judged. names: their names; columns: int, their columns among all labels; dropped:
-    dict of each other concept to its (positives, negatives)."""
+@dataclass(frozen=True)
+class Sampling:
+    """Which images a concept is judged on. draws: of as many negatives as positives, 0 for all images as they are;
+    most: positives in a draw; seed."""
 
-    names: list
-    columns: np.ndarray
-    dropped: dict
+    draws: int = 3
+    most: int = 500
+    seed: int = 0
 
 
-def choose(labels, names, minimum=MINIMUM):
-    """The Choice of concepts with at least `minimum` images with and without them; labels bool [n, C].
+def choose(
+    labels: np.ndarray, names: Sequence[str], minimum: int = MINIMUM
+) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
+    """Which concepts have at least `minimum` images with and without them; labels bool [n, C].
 
-    Raises UserError when no concept is left, or when names and labels do not fit.
+    Returns their columns, int, and the numbers of images with and without of the others, by name. Raises UserError when
+    no concept is left, or when names and labels do not fit.
     """
-    labels = checked_labels(labels)
-    if len(names) != labels.shape[1]:
-        raise UserError(f"There are {len(names)} concept names for labels of {labels.shape[1]} concepts.")
+    if labels.dtype != bool or labels.ndim != 2 or len(names) != labels.shape[1]:
+        given = f"{labels.dtype} {list(labels.shape)}"
+        raise UserError(f"The labels of {len(names)} concepts are {given}; expected bool [images, {len(names)}].")
     positives = labels.sum(axis=0)
     enough = np.minimum(positives, len(labels) - positives) >= minimum
-    dropped = {names[c]: (int(positives[c]), int(len(labels) - positives[c])) for c in np.flatnonzero(~enough)}
+    left_out = np.flatnonzero(~enough).tolist()
+    dropped = {names[c]: (int(positives[c]), int(len(labels) - positives[c])) for c in left_out}
     if not enough.any():
         raise UserError(
             f"None of {len(names)} concepts has {minimum} images with it and {minimum} without it among {len(labels)} "
             "images; give more images, or a smaller minimum."
         )
-    return Choice([names[c] for c in np.flatnonzero(enough)], np.flatnonzero(enough), dropped)
+    return np.flatnonzero(enough), dropped
 
 
-def checked_labels(labels, n=None):
-    """Labels as bool [n, C]. Raises UserError for another rank, another number of images, or other values."""
-    labels = np.asarray(labels)
-    if labels.ndim != 2 or (n is not None and len(labels) != n):
-        wanted = "[images, concepts]" if n is None else f"[{n} images, concepts]"
-        raise UserError(f"The concept labels have shape {list(labels.shape)}; expected {wanted}.")
-    if labels.dtype != bool and not np.isin(labels, (0, 1)).all():
-        raise UserError("The concept labels hold other values than 0 and 1; expected whether each image shows each.")
-    return labels.astype(bool)
-
-
-def project(rows, right, size=4096):
+def project(rows: Any, right: torch.Tensor, size: int = 4096) -> np.ndarray:
     """Projections of embeddings on directions, read in batches: [n, d], [d, D] -> float64 [n, D]."""
     return np.concatenate([(chunk @ right.to(chunk.device)).cpu().numpy() for chunk in batches(rows, size)])
 
 
-def samples(labels, column, draws=DRAWS, most=MOST, seed=0, balanced=True):
-    """The images that a concept is judged on: `draws` arrays of indices, and how many positives come first.
+def samples(labels: np.ndarray, column: int, how: Sampling) -> tuple[list[np.ndarray], int]:
+    """The images that a concept is judged on, arrays of indices, and how many positives come first in each.
 
-    Balanced: min(positives, negatives, `most`) of each, positives first, both drawn anew; else all images, once.
+    Balanced: min(positives, negatives, most) of each, positives first, both drawn anew; else all images, once.
     """
     positive = labels[:, column]
     yes, no = np.flatnonzero(positive), np.flatnonzero(~positive)
-    if not balanced:
+    if not how.draws:
         return [np.concatenate([yes, no])], len(yes)
-    rng = np.random.default_rng([seed, 106, column])
-    k = min(len(yes), len(no), most)
-    return [np.concatenate([rng.permutation(yes)[:k], rng.permutation(no)[:k]]) for _ in range(draws)], k
+    stream = rng(how.seed, "negatives", column)
+    k = min(len(yes), len(no), how.most)
+    return [np.concatenate([stream.permutation(x)[:k] for x in (yes, no)]) for _ in range(how.draws)], k
 
 
-def ranks(scores):
+def ranks(scores: Any) -> np.ndarray:
     """Dense ranks of each column, 0 for the highest, equal scores equal: [n, D] -> int32 [D, n]."""
     scores = np.asarray(scores, dtype=np.float64)
     order = np.argsort(-scores, axis=0, kind="stable")
@@ -96,7 +92,7 @@ def ranks(scores):
     return np.ascontiguousarray(found.T)
 
 
-def average_precision(ranked, positives):
+def average_precision(ranked: np.ndarray, positives: int) -> np.ndarray:
     """AP of ranking images by each direction, and by its negative: float64 [2, D].
 
     ranked int [D, m]: ranks of m images, 0 the highest; positives: the first so many of them show the concept. Equal
@@ -120,83 +116,84 @@ def average_precision(ranked, positives):
     return np.stack([(hit * up).sum(axis=1), (hit * down).sum(axis=1)]) / positives
 
 
-def precisions(ranked, labels, choice, draws=DRAWS, most=MOST, seed=0, balanced=True):
+def precisions(ranked: np.ndarray, labels: np.ndarray, columns: np.ndarray, how: Sampling) -> np.ndarray:
     """AP of each direction and its negative for each chosen concept, averaged over draws: float64 [2, D, C].
 
-    ranked: `ranks` of the projections, int [D, n]; labels bool [n, all concepts]. Paper v1, equation 5.
+    ranked: `ranks` of the projections, int [D, n]; labels bool [n, all concepts]; columns: of the chosen ones, [C].
     """
     found = []
-    for column in choice.columns:
-        drawn, k = samples(labels, column, draws, most, seed, balanced)
+    for column in columns:
+        drawn, k = samples(labels, column, how)
         found.append(np.mean([average_precision(ranked[:, images], k) for images in drawn], axis=0))
     return np.stack(found, axis=2)
 
 
-def best(precision):
+def best(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The best direction and sign for each concept: AP float64 [C], sign int [C] (1: the negative), direction [C]."""
     flat = precision.reshape(-1, precision.shape[-1])
-    chosen = flat.argmax(axis=0)
-    return flat.max(axis=0), *np.unravel_index(chosen, precision.shape[:2])
+    sign, direction = np.unravel_index(flat.argmax(axis=0), precision.shape[:2])
+    return flat.max(axis=0), sign, direction
 
 
-def unique(best_precision, threshold=THRESHOLD):
-    """Number of concepts that some direction encodes, N_unique: [..., C] -> int [...]. Paper v1, equation 5."""
-    return (np.asarray(best_precision) >= threshold).sum(axis=-1)
+def by_direction(precision: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
+    """How many concepts each direction encodes, in either sign: [2, D, C] -> int [D].
 
-
-def by_direction(precision, threshold=THRESHOLD):
-    """How many concepts each direction encodes, in either sign: [2, D, C] -> int [D]; their mean is the
-    polysemanticity (our reading: the paper's own measure is not known)."""
+    Their mean is the polysemanticity (our reading: the paper's own measure is not known).
+    """
     return (precision.max(axis=0) >= threshold).sum(axis=1)
 
 
-def overlap(*encoded):
-    """Sizes of the regions of a Venn diagram of sets of concepts, bool [C] each: dict of tuple of bools to int."""
+def overlap(*encoded: np.ndarray) -> dict[tuple[bool, ...], int]:
+    """Sizes of the regions of a Venn diagram of sets of concepts, bool [C] each, by who encodes them."""
     found = np.stack(encoded)
-    regions = {}
-    for pattern in np.ndindex(*(2,) * len(encoded)):
-        if any(pattern):
-            regions[tuple(map(bool, pattern))] = int((found == np.array(pattern)[:, None]).all(axis=0).sum())
-    return regions
+    patterns = [p for p in np.ndindex(*(2,) * len(encoded)) if any(p)]
+    return {tuple(map(bool, p)): int((found == np.array(p)[:, None]).all(axis=0).sum()) for p in patterns}
 
 
-def best_on_new_images(ranked, labels, choice, seed=0, **options):
+def best_on_new_images(
+    ranked: np.ndarray, labels: np.ndarray, columns: np.ndarray, how: Sampling
+) -> tuple[np.ndarray, np.ndarray]:
     """AP of each concept on half of the images, by the direction that was best on the other half.
 
-    Returns float64 [C] and draws [resamples, C]. Searching hundreds of directions finds some that fit by luck; these
+    Returns float64 [C] and draws [RESAMPLES, C]. Searching hundreds of directions finds some that fit by luck; these
     do not carry over. A concept with too few images in a half is judged by those that there are.
     """
-    half = np.random.default_rng([seed, 107]).permutation(len(labels)) % 2 == 0
-    parts = [np.flatnonzero(half), np.flatnonzero(~half)]
-    found = [precisions(ranked[:, p], labels[p], choice, seed=seed, **options) for p in parts]
-    _, sign, direction = best(found[0])
-    drawn = resampled(ranked[:, parts[1]], labels[parts[1]], choice, (sign, direction), seed=seed, **options)
-    return found[1][sign, direction, np.arange(len(choice.columns))], drawn
+    half = rng(how.seed, "halves").permutation(len(labels)) % 2 == 0
+    first, second = (np.flatnonzero(part) for part in (half, ~half))
+    _, sign, direction = best(precisions(ranked[:, first], labels[first], columns, how))
+    found = precisions(ranked[:, second], labels[second], columns, how)[sign, direction, np.arange(len(columns))]
+    return found, resampled(ranked[:, second], labels[second], columns, (sign, direction), how)
 
 
-def resampled(ranked, labels, choice, chosen, resamples=300, draws=DRAWS, most=MOST, seed=0, balanced=True):
+def resampled(
+    ranked: np.ndarray,
+    labels: np.ndarray,
+    columns: np.ndarray,
+    chosen: tuple[np.ndarray, np.ndarray],
+    how: Sampling,
+    resamples: int = RESAMPLES,
+) -> np.ndarray:
     """AP of each concept by a chosen direction when the images are drawn again: float64 [resamples, C].
 
     chosen: sign and direction for each concept, int [C] both, as of `best`; they stay. Each image has a Poisson(1)
     weight in each resample, alike for all concepts and models. Resamples share the draws of negatives between them.
     """
     sign, direction = chosen
-    rng = np.random.default_rng([seed, 108])
-    weights = rng.poisson(1.0, (resamples, ranked.shape[1])).astype(np.uint8)
-    found = np.empty((resamples, len(choice.columns)))
-    for c, column in enumerate(choice.columns):
-        drawn, k = samples(labels, column, draws, most, seed, balanced)
+    weights = rng(how.seed, "images again").poisson(1.0, (resamples, ranked.shape[1])).astype(np.uint8)
+    found = np.empty((resamples, len(columns)))
+    for c, column in enumerate(columns):
+        drawn, k = samples(labels, column, how)
         own = ranked[direction[c]] if sign[c] == 0 else ranked[direction[c]].max() - ranked[direction[c]]
         for j, images in enumerate(drawn):
             found[j :: len(drawn), c] = weighted(own[images], k, weights[j :: len(drawn)][:, images])
     return found
 
 
-def weighted(ranked, positives, weights):
+def weighted(ranked: np.ndarray, positives: int, weights: np.ndarray) -> np.ndarray:
     """AP with weighted images: ranks int [m], weights [resamples, m] -> float64 [resamples]; positives come first."""
     order = np.argsort(ranked, kind="stable")
     sorted_ranks, weights, positive = ranked[order], weights[:, order], order < positives
-    # whole numbers, and only what a positive needs: this is most of the time that a model's row takes
+    # whole numbers, and only what a positive needs: this is most of the time that a model takes
     seen = np.cumsum(weights, axis=1, dtype=np.int32)
     found = np.cumsum(weights * positive, axis=1, dtype=np.int32)
     end = np.searchsorted(sorted_ranks, sorted_ranks[positive], side="right") - 1

@@ -17,16 +17,23 @@ Pruning is an approximation of low rank, so it needs other such approximations b
 singular directions, as factors A [d, r] and B [r, classes] with logits h A[:, :k] B[:k] for the k directions kept.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from lib.errors import UserError
 from lib.outliers.streaming import BATCH, RESAMPLES, Averages, batches, check_shape
+from lib.seeds import rng
+
+HEADS = ("as it is", "row-centred")  # which head is decomposed
+CHANCE_DRAWS = 5  # draws of what is random, averaged
+Factors = tuple[torch.Tensor, torch.Tensor]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Directions:
     """The singular value decomposition of a head: values [D], left [classes, D], right [d, D] (columns v_i).
 
@@ -38,11 +45,11 @@ class Directions:
     left: torch.Tensor
     right: torch.Tensor
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.values)
 
 
-def checked_head(head, width=None):
+def checked_head(head: Any, width: int | None = None) -> torch.Tensor:
     """A head as float64 [classes, d]. Raises UserError for another rank, another width, or values not finite."""
     check_shape(head, "head's rows")
     head = torch.as_tensor(head).to(torch.float64)
@@ -58,7 +65,7 @@ def checked_head(head, width=None):
     return head
 
 
-def decompose(head, centred=False):
+def decompose(head: Any, centred: bool = False) -> Directions:
     """The Directions of a head [classes, d], in float64; centred: of the head without its mean row.
 
     Raises UserError for a bad head, and for one whose rows are all zero (centred: all equal). Paper v1, equation 3.
@@ -74,99 +81,92 @@ def decompose(head, centred=False):
     return Directions(values[:rank], left[:, :rank], right[:rank].T.contiguous())
 
 
-def absolute_cosines(rows, right):
-    """|cos| of each embedding with each direction: [n, d], unit columns [d, D] -> float64 [n, D]."""
-    rows = rows.to(torch.float64)
-    return (rows @ right).abs() / rows.norm(dim=1, keepdim=True)
-
-
-def importance(values, cosines):
+def importance(values: Any, cosines: Any) -> np.ndarray:
     """Singular values [D], normalised to sum 1, times mean |cos| [..., D]: [..., D]. Paper v1, equation 4.
 
     The normalisation is not known; it changes no ranking and no ratio.
     """
-    values, cosines = np.asarray(values, dtype=np.float64), np.asarray(cosines, dtype=np.float64)
+    values, cosines = (np.asarray(x, dtype=np.float64) for x in (values, cosines))
     return values / values.sum() * cosines
 
 
-def concentration(importances):
-    """How far the first direction stands out: dict of ratio (largest to median), share (of the sum) and kurtosis.
-
-    importances [..., D], D >= 2; each value has shape [...].
-    """
+def concentration(importances: Any) -> tuple[np.ndarray, np.ndarray]:
+    """How far the first direction stands out: the largest over the median, and its share: [..., D] -> [...] twice."""
     x = np.asarray(importances, dtype=np.float64)
-    deviation = x - x.mean(axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):  # all the same importance: no kurtosis
-        return {
-            "ratio": x.max(axis=-1) / np.median(x, axis=-1),
-            "share": x.max(axis=-1) / x.sum(axis=-1),
-            "kurtosis": (deviation**4).mean(axis=-1) / (deviation**2).mean(axis=-1) ** 2,
-        }
+    return x.max(axis=-1) / np.median(x, axis=-1), x.max(axis=-1) / x.sum(axis=-1)
 
 
-@dataclass
-class Moments:
-    """What one pass over the embeddings keeps: mean |cos| with each direction, its bootstrap draws, and the
-    second moment of the embeddings, mean of h h^T [d, d]."""
-
-    averages: Averages
-    second: torch.Tensor
-
-    @property
-    def cosines(self):
-        return self.averages.mean("cosine")
-
-
-def measure(rows, directions, seed=0, resamples=RESAMPLES, size=BATCH):
-    """The Moments of embeddings [n, d] with respect to Directions; read once, in batches."""
+def measure(
+    rows: Any, directions: Directions, seed: int = 0, resamples: int = RESAMPLES, size: int = BATCH
+) -> tuple[Averages, torch.Tensor]:
+    """One reading of embeddings [n, d]: `Averages` of the |cos| [D] ("cosine"), and the mean of h h^T [d, d]."""
     if rows.shape[-1] != len(directions.right):
         checked_head(directions.right.T, rows.shape[-1])
-    averages, second, right = Averages(resamples, seed), 0, directions.right
+    averages, second, right = Averages(seed, resamples), torch.zeros(()), directions.right
     for chunk in batches(rows, size):
         right = right.to(chunk.device)
-        averages.add({"cosine": absolute_cosines(chunk, right)})
-        second = second + chunk.T @ chunk
-    return Moments(averages, second / len(rows))
+        averages.add({"cosine": (chunk @ right).abs() / chunk.norm(dim=1, keepdim=True)})
+        second = second.to(chunk.device) + chunk.T @ chunk
+    return averages, second / len(rows)
 
 
-# --- pruning: pairs (A [d, r], B [r, classes]), the directions to keep first
-
-ORDERS = ("importance", "singular", "cosine")
+# --- pruning: factors (A [d, r], B [r, classes]), the directions to keep first
 
 
-def ordered(directions, keys):
+def ordered(directions: Directions, keys: Any) -> Factors:
     """Factors of the head itself, its singular directions by descending `keys` [D]."""
     order = torch.as_tensor(np.argsort(-np.asarray(keys), kind="stable").copy()).to(directions.right.device)
     return directions.right[:, order], (directions.left * directions.values)[:, order].T
 
 
-def by_pca(head, second):
+def by_pca(head: torch.Tensor, second: torch.Tensor) -> Factors:
     """Factors that keep the principal components of the embeddings (their second moment [d, d], not centred)."""
-    _, vectors = torch.linalg.eigh(second)
-    right = vectors.flip(1)
+    right = torch.linalg.eigh(second)[1].flip(1)
     return right, right.T @ head.T
 
 
-def by_regression(head, second):
+def by_regression(head: torch.Tensor, second: torch.Tensor) -> Factors:
     """Factors of the head of rank k whose logits lie nearest to the full ones: reduced-rank regression.
 
     The best possible, in squared error over these embeddings (Izenman 1975): the principal components of the logits.
     """
-    _, vectors = torch.linalg.eigh(head @ second @ head.T)
-    left = vectors.flip(1)[:, : min(head.shape)]
+    left = torch.linalg.eigh(head @ second @ head.T)[1].flip(1)[:, : min(head.shape)]
     return head.T @ left, left.T
 
 
-def by_chance(head, seed=0):
-    """Factors that keep random orthonormal directions of the embedding space."""
+def by_chance(head: torch.Tensor, seed: int = 0, k: int = 0) -> Factors:
+    """Factors that keep random orthonormal directions of the embedding space, the k-th draw of them."""
     d = head.shape[1]
-    gauss = np.random.default_rng([seed, 104]).normal(size=(d, d))
+    gauss = rng(seed, "random subspace", k).normal(size=(d, d))
     right = torch.from_numpy(np.linalg.qr(gauss)[0]).to(head.device)
     return right, right.T @ head.T
 
 
-def kept(count, pruned):
-    """How many of `count` directions stay when the share `pruned` (0 to below 1) is taken away: int.
+def ways(
+    head: torch.Tensor, cosines: Any, cosines_centred: Any, second: torch.Tensor, seed: int = 0
+) -> dict[str, list[Factors]]:
+    """Every way of pruning a head [classes, d]: name -> its factors, several where it is random.
+
+    cosines: mean |cos| with the directions of the head as it is, and of the row-centred one; second: mean of h h^T.
+    """
+    plain, centred = decompose(head), decompose(head, centred=True)
+    second, draws = second.to(head.device), range(CHANCE_DRAWS)
+    orders = [rng(seed, "random directions", k).permutation(len(plain)) for k in draws]
+    return {
+        "importance": [ordered(plain, importance(plain.values.cpu(), cosines))],
+        "singular value": [ordered(plain, plain.values.cpu())],
+        "mean |cos|": [ordered(plain, cosines)],
+        "importance, row-centred head": [ordered(centred, importance(centred.values.cpu(), cosines_centred))],
+        "singular value, row-centred head": [ordered(centred, centred.values.cpu())],
+        "PCA of the embeddings": [by_pca(head, second)],
+        "reduced-rank regression": [by_regression(head, second)],
+        "random directions of the head": [ordered(plain, order) for order in orders],
+        "random subspace": [by_chance(head, seed, k) for k in draws],
+    }
+
+
+def kept(count: int, pruned: float) -> int:
+    """How many of `count` directions stay when the share `pruned` (0 to below 1) is taken away.
 
     Raises UserError when none would stay.
     """
@@ -179,49 +179,42 @@ def kept(count, pruned):
     return left
 
 
-@dataclass
-class Pruned:
-    """Accuracy and agreement under each way of pruning: `Averages` of hit and agree, [ways, shares], in per cent.
+def prune(
+    rows: Any,
+    head: Any,
+    bias: Any,
+    factors: Mapping[str, Sequence[Factors]],
+    ks: Sequence[int],
+    labels: Any = None,
+    size: int = BATCH,
+) -> Iterator[dict[str, torch.Tensor]]:
+    """What pruned heads predict for embeddings [n, d], batch by batch: float64 [b, ways, ks], in per cent.
 
-    hit: whether the label has the largest logit (only with labels); agree: whether the pruned head predicts what
-    the full one does. ways, shares: what the axes are.
-    """
-
-    averages: Averages
-    ways: list = field(default_factory=list)
-    shares: list = field(default_factory=list)
-
-
-def prune(rows, head, bias, ways, shares, count, labels=None, seed=0, resamples=RESAMPLES, size=BATCH):
-    """The Pruned of embeddings [n, d] under a head [classes, d] with bias [classes].
-
-    ways: dict of name to factors, or to a list of them, over which it averages (random ones). shares: shares of the
-    `count` directions to take away; every way keeps the same number of directions. labels: int [n] or None. Raises
-    UserError for bad embeddings or head, for labels of another length, and where no direction would stay.
+    head [classes, d] with bias [classes]; factors: of each way; ks: how many directions are kept. "agree": whether the
+    class is that of the full head; "hit": whether it is that of `labels` (int [n]), where they are given; averages over
+    a way's factors. Raises UserError for bad embeddings or head, and for labels of another length.
     """
     head = checked_head(head, rows.shape[-1])
-    ks = [kept(count, share) for share in shares]
     if labels is not None and len(labels) != len(rows):
         raise UserError(f"There are {len(labels)} labels for {len(rows)} embeddings; expected one for each.")
-    bias = torch.as_tensor(bias).to(torch.float64)
-    averages, start = Averages(resamples, seed), 0
+    bias, start = torch.as_tensor(bias).to(torch.float64), 0
     for chunk in batches(rows, size):
-        full = (chunk @ head.to(chunk.device).T + bias.to(chunk.device)).argmax(1)
-        truth = None if labels is None else torch.as_tensor(labels[start : start + len(chunk)]).to(chunk.device)
-        found = {"agree": [], "hit": []}
-        for factors in ways.values():
-            drawn = factors if isinstance(factors, list) else [factors]
-            predicted = torch.stack([_predictions(chunk, f, bias, ks) for f in drawn])
-            found["agree"].append((predicted == full[:, None]).double().mean(0))
-            if truth is not None:
-                found["hit"].append((predicted == truth[:, None]).double().mean(0))
-        averages.add({name: 100 * torch.stack(x, dim=1) for name, x in found.items() if x})
+        here = head.to(chunk.device), bias.to(chunk.device)
+        right = {"agree": (chunk @ here[0].T + here[1]).argmax(1)}
+        if labels is not None:
+            right["hit"] = torch.as_tensor(labels[start : start + len(chunk)]).to(chunk.device)
+        found = {name: torch.zeros(len(chunk), len(factors), len(ks), dtype=torch.float64) for name in right}
+        for way, several in enumerate(factors.values()):
+            for one in several:
+                predicted = _predictions(chunk, one, here[1], ks)
+                for name, classes in right.items():
+                    found[name][:, way] += 100.0 * (predicted == classes[:, None]).cpu() / len(several)
+        yield found
         start += len(chunk)
-    return Pruned(averages, list(ways), list(shares))
 
 
-def _predictions(chunk, factors, bias, ks):
+def _predictions(chunk: torch.Tensor, factors: Factors, bias: torch.Tensor, ks: Sequence[int]) -> torch.Tensor:
     """The class that each head of rank k predicts: int64 [b, len(ks)]."""
     right, rest = (f.to(chunk.device) for f in factors)
-    part, bias = chunk @ right, bias.to(chunk.device)
+    part = chunk @ right
     return torch.stack([(part[:, :k] @ rest[:k] + bias).argmax(1) for k in ks], dim=1)

@@ -8,7 +8,9 @@ probit: Miller et al. 2021). With beta that line, fitted on such baseline models
 in percentage points. Nothing here looks at images: accuracies go in, in per cent.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -19,7 +21,7 @@ AXES = ("logit", "probit", "linear")
 NEEDED = 3  # baseline models; a line through two says nothing about how well it fits
 
 
-def transformed(accuracy, axis="logit"):
+def transformed(accuracy: Any, axis: str = "logit") -> np.ndarray:
     """Accuracies in per cent on the axis of the fit, elementwise; 0 and 100 become -inf and inf (not if linear)."""
     share = np.asarray(accuracy, dtype=np.float64) / 100
     if axis not in AXES:
@@ -32,7 +34,7 @@ def transformed(accuracy, axis="logit"):
         return np.log(share) - np.log1p(-share) if axis == "logit" else stats.norm.ppf(share)
 
 
-def mapped_back(value, axis="logit"):
+def mapped_back(value: Any, axis: str = "logit") -> np.ndarray:
     """The inverse of `transformed`, in per cent."""
     value = np.asarray(value, dtype=np.float64)
     if axis == "linear":
@@ -41,55 +43,56 @@ def mapped_back(value, axis="logit"):
         return 100 * (1 / (1 + np.exp(-value)) if axis == "logit" else stats.norm.cdf(value))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Line:
-    """A fitted line: slope and intercept on the transformed axes, r2, n (models in the fit), dropped (names).
+    """A fitted line: slope and intercept on the transformed axes, r2, n (models in the fit), dropped (their names).
 
-    slope and intercept may be arrays: a line for each bootstrap draw.
+    slope, intercept and r2 may be arrays [draws, 1]: a line for each bootstrap draw.
     """
 
-    slope: np.ndarray
-    intercept: np.ndarray
-    r2: np.ndarray
+    slope: Any
+    intercept: Any
+    r2: Any
     n: int
     axis: str
-    dropped: tuple = ()
+    dropped: tuple[str, ...] = ()
 
-    def __call__(self, accuracy):
+    def __call__(self, accuracy: Any) -> np.ndarray:
         """The accuracy under the shift that the line predicts, in per cent."""
-        x = transformed(accuracy, self.axis)
         with np.errstate(invalid="ignore"):
-            return mapped_back(self.slope * x + self.intercept, self.axis)
+            return mapped_back(self.slope * transformed(accuracy, self.axis) + self.intercept, self.axis)
 
 
-def fit(unshifted, shifted, axis="logit", names=None):
-    """The Line of baseline models: accuracies [..., models] in per cent without and with the shift.
+def fit(unshifted: Any, shifted: Any, axis: str = "logit", names: Sequence[str] = ()) -> Line:
+    """The Line of baseline models: accuracies [models], or [draws, models], in per cent without and with the shift.
 
-    A model at exactly 0 or 100 % has no place on a logit or probit axis and is left out; `names` (list of str) are
-    how the Line calls it in `dropped`. With leading axes (bootstrap draws) each draw leaves out its own, and
-    `dropped` is empty. Raises UserError for fewer than three models, and for models of a single accuracy.
+    A model at exactly 0 or 100 % (or nan) has no place on a logit or probit axis and is left out; `names` are how the
+    Line calls it in `dropped`. Each draw leaves out its own, and `dropped` is empty. Raises UserError for fewer than
+    three models, and for models of a single accuracy.
     """
     x, y = np.broadcast_arrays(transformed(unshifted, axis), transformed(shifted, axis))
-    there = np.isfinite(x) & np.isfinite(y)
-    single, names = x.ndim == 1, list(names or map(str, range(x.shape[-1])))
+    there, single = np.isfinite(x) & np.isfinite(y), x.ndim == 1
+    names = list(names) or [str(k) for k in range(x.shape[-1])]
     if single and there.sum() < NEEDED:
         raise UserError(
             f"{int(there.sum())} baseline models lie between 0 and 100 %; a line needs {NEEDED}. Give more models."
         )
     weight = there / np.maximum(there.sum(-1, keepdims=True), 1)
     x, y = np.where(there, x, 0), np.where(there, y, 0)
-    dx, dy = (a - (weight * a).sum(-1, keepdims=True) for a in (x, y))
-    xx, xy, yy = ((weight * a).sum(-1) for a in (dx * dx, dx * dy, dy * dy))
+    mean_x, mean_y = ((weight * a).sum(-1, keepdims=True) for a in (x, y))
+    dx, dy = x - mean_x, y - mean_y
+    xx, xy, yy = ((weight * a).sum(-1, keepdims=True) for a in (dx * dx, dx * dy, dy * dy))
     if single and xx < 1e-15:
         raise UserError("All baseline models have the same accuracy; a line needs models of several accuracies.")
     with np.errstate(invalid="ignore", divide="ignore"):
         slope = np.where(xx > 1e-15, xy / xx, np.nan)
-        r2 = np.where(yy > 1e-15, xy**2 / (xx * yy), 1.0)
-    intercept = (weight * y).sum(-1) - slope * (weight * x).sum(-1)
-    dropped = tuple(n for n, ok in zip(names, there, strict=True) if not ok) if single else ()
-    return Line(slope, intercept, r2, int(there.sum(-1).max()), axis, dropped)
+        intercept, r2 = mean_y - slope * mean_x, np.where(yy > 1e-15, xy**2 / (xx * yy), 1.0)
+    if not single:
+        return Line(slope, intercept, r2, int(there.sum(-1).max()), axis)
+    dropped = tuple(n for n, ok in zip(names, there, strict=True) if not ok)
+    return Line(float(slope[0]), float(intercept[0]), float(r2[0]), int(there.sum()), axis, dropped)
 
 
-def effective(unshifted, shifted, line):
+def effective(unshifted: Any, shifted: Any, line: Line) -> np.ndarray:
     """Effective robustness in percentage points, elementwise: accuracies in per cent and the baselines' Line."""
     return np.asarray(shifted, dtype=np.float64) - line(unshifted)

@@ -2,37 +2,34 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import load_file
 
-from lib.data import download, downloads
 from lib.errors import UserError, nearest
-from lib.outliers import streaming
+from lib.outliers.streaming import check_shape
 
 FORMATS = (".npy", ".safetensors")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rows:
-    """Embeddings [n, d] in a file. Indexing with a slice reads these rows; the file is closed again each time, so
-    that no more of it stays in memory than what was asked for."""
+    """Embeddings [n, d] in a file. A slice reads these rows and closes the file, so that nothing else stays in memory.
+
+    key: the tensor's name in a safetensors file, the number of the set in a stack, or None.
+    """
 
     path: Path
-    shape: tuple
-    key: object = None  # the tensor's name in a safetensors file, or the index of the set in a stack
+    shape: tuple[int, ...]
+    key: Any = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.shape[0]
 
-    @property
-    def title(self):
-        """The file's name, and which of its sets this is."""
-        return self.path.stem if self.key is None else f"{self.path.stem} [{self.key}]"
-
-    def __getitem__(self, part):
+    def __getitem__(self, part: slice) -> Any:
         if self.path.suffix == ".safetensors":
-            from safetensors import safe_open
-
             with safe_open(self.path, framework="pt") as file:
                 return file.get_slice(self.key)[part]
         found = np.load(self.path, mmap_mode="r", allow_pickle=False)
@@ -40,64 +37,49 @@ class Rows:
         return np.array(found[part])  # a copy: the map ends with this call
 
 
-def embeddings(path):
-    """The sets of embeddings in a file, a dict of title to Rows.
+def embeddings(path: str | Path) -> dict[str, Rows]:
+    """The sets of embeddings in a file, named by the file and, where it holds several, by tensor or place.
 
     A .npy file holds [images, coordinates], or a stack [sets, images, coordinates]; a .safetensors file one or more
     named tensors [images, coordinates]. Raises UserError for a missing file, another format, rank, or type.
     """
     path, shapes = _opened(path)
     if path.suffix == ".npy" and len(shapes[None]) == 3:
-        shapes = dict(enumerate([shapes[None][1:]] * shapes[None][0]))
-    found = [Rows(path, shape, key) for key, shape in shapes.items()]
-    for rows in found:
-        streaming.check_shape(rows, f"embeddings in {rows.title}")
-    return {rows.title: rows for rows in found}
+        shapes = {k: shapes[None][1:] for k in range(shapes[None][0])}
+    found = {}
+    for key, shape in shapes.items():
+        place = f", set {key + 1}" if isinstance(key, int) else f" {key}"
+        name = path.stem if len(shapes) == 1 else f"{path.stem}{place}"
+        found[name] = Rows(path, shape, key)
+        check_shape(found[name], f"embeddings in {name}")
+    return found
 
 
-def head(path):
+def head(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """A head from a file: (weight float64 [classes, d], bias float64 [classes]).
 
     A .npy file holds the weight; a .safetensors file the tensors "weight" and perhaps "bias", or a single tensor.
-    Raises UserError as `embeddings` does.
+    Raises UserError as `embeddings` does, and where no file is named.
     """
+    if not str(path):
+        raise UserError("Saved embeddings need a head here; give its file with `-p head FILE`, [classes, coordinates].")
     path, shapes = _opened(path)
     if path.suffix == ".npy":
         weight, bias = np.load(path, allow_pickle=False), None
     else:
-        from safetensors.numpy import load_file
-
+        if "weight" not in shapes and len(shapes) > 1:
+            raise UserError(f"{path} holds {', '.join(shapes)}; a head is a tensor 'weight', and perhaps a 'bias'.")
         found = load_file(path)
-        key = "weight" if "weight" in found else next(iter(found))
-        if "weight" not in found and len(found) > 1:
-            raise UserError(f"{path} holds {', '.join(found)}; a head is a tensor 'weight', and perhaps a 'bias'.")
-        weight, bias = found[key], found.get("bias")
-    streaming.check_shape(weight, f"rows of the head in {path.name}")
+        weight, bias = found["weight" if "weight" in shapes else next(iter(shapes))], found.get("bias")
+    check_shape(weight, f"rows of the head in {path.name}")
     bias = np.zeros(len(weight)) if bias is None else bias
     if bias.shape != (len(weight),):
         raise UserError(f"The bias in {path} has shape {list(bias.shape)}; expected [{len(weight)}], one a class.")
     return weight.astype(np.float64), bias.astype(np.float64)
 
 
-def real():
-    """The public embeddings of 500 photographs and of a caption each, by OpenAI's ViT-B/16: dict of title to Rows.
-
-    Origin: Liang et al. (2022), fetched by `download`. Raises UserError where they cannot be had.
-    """
-    try:
-        path = download("coco500_clip_vit_b16")
-    except UserError:
-        address = downloads.rows()["coco500_clip_vit_b16"]["address"]
-        raise UserError(
-            f"the file could not be fetched from {address}; with a network, or with the file in the folder that "
-            "COMPANION_DOWNLOADS names, this page shows it."
-        ) from None
-    photographs, captions = embeddings(path).values()
-    return {"photographs": photographs, "captions": captions}
-
-
-def _opened(path):
-    """The path, and the shapes of what is in the file: dict of key to tuple."""
+def _opened(path: str | Path) -> tuple[Path, dict[Any, tuple[int, ...]]]:
+    """The path, and the shapes of what is in the file by key."""
     path = Path(path).expanduser()
     if path.suffix not in FORMATS:
         raise UserError(f"{path} is no embeddings file; expected one of {', '.join(FORMATS)}.")
@@ -114,12 +96,10 @@ def _opened(path):
     return path, shapes
 
 
-def _shapes(path):
+def _shapes(path: Path) -> tuple[dict[Any, tuple[int, ...]], list[str]]:
     if path.suffix == ".npy":
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         return {None: array.shape}, [str(array.dtype)]
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as file:
         slices = {key: file.get_slice(key) for key in file.keys()}
         return {k: tuple(s.get_shape()) for k, s in slices.items()}, [s.get_dtype() for s in slices.values()]

@@ -1,24 +1,25 @@
 """Embeddings read in batches, and averages over them whose memory does not grow with the number of images.
 
-Every measure of this wing that is a mean over images goes through here: rows come in batches of float64, and
-what is kept of them are sums. So are the bootstrap draws: in a Poisson bootstrap each image enters each draw a
-Poisson(1) number of times, independently of all other images, so that a draw is a weighted sum too (Hanley &
-MacGibbon 2006). Images get the same weights whatever the batch size and whatever the model: differences between
-models are differences of paired draws.
+In a Poisson bootstrap each image enters each draw a Poisson(1) number of times, independently of all other images, so
+that a draw is a weighted sum and images can be read once and forgotten (Hanley & MacGibbon 2006). Images get the same
+weights whatever the batch size and whatever the model: differences between models are differences of paired draws.
 """
+
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 
 from lib.errors import UserError
-from lib.report.statistics import of_draws
+from lib.seeds import rng
 
 BATCH = 1024
 RESAMPLES = 1000
 
 
-def batches(rows, size=BATCH, what="embeddings"):
-    """The rows as float64 tensors [b, d], checked: a generator.
+def batches(rows: Any, size: int = BATCH, what: str = "embeddings") -> Iterator[torch.Tensor]:
+    """The rows as float64 tensors [b, d], checked.
 
     rows [n, d]: a tensor, an array, a memory map, or anything else with `shape` and slices. Raises UserError for
     another rank, no rows, a single coordinate, values that are not finite, and rows that are all zero.
@@ -31,7 +32,7 @@ def batches(rows, size=BATCH, what="embeddings"):
         yield chunk
 
 
-def check_shape(rows, what="embeddings"):
+def check_shape(rows: Any, what: str = "embeddings") -> None:
     """Raises UserError unless `rows` has two axes, at least one row and at least two coordinates."""
     shape = tuple(rows.shape)
     if len(shape) != 2 or not shape[0]:
@@ -42,7 +43,7 @@ def check_shape(rows, what="embeddings"):
         )
 
 
-def _refuse(bad, start, n, what, why):
+def _refuse(bad: torch.Tensor, start: int, n: int, what: str, why: str) -> None:
     if bad.any():
         first = start + int(bad.nonzero()[0])
         raise UserError(
@@ -52,18 +53,20 @@ def _refuse(bad, start, n, what, why):
 
 
 class Averages:
-    """Means over a stream of images, each with draws of its Poisson bootstrap (seed: an int, or several).
+    """Means over a stream of images, each with draws of its Poisson bootstrap.
 
-    `add` takes {name: [b] or [b, m]} batch after batch; afterwards `mean(name)` is a float64 scalar or [m],
-    `draws(name)` is [resamples] or [resamples, m], and `interval(name)` is (mean, low, high, n).
+    `add` takes {name: [b] or [b, ...]} batch after batch; afterwards `mean(name)` is float64 [] or [...], `draws(name)`
+    [resamples] or [resamples, ...]. n: images so far.
     """
 
-    def __init__(self, resamples=RESAMPLES, seed=0):
+    def __init__(self, seed: int = 0, resamples: int = RESAMPLES):
         self.n, self.resamples = 0, resamples
-        self._rng = np.random.default_rng([*np.atleast_1d(seed), 101])
-        self._total, self._sums, self._drawn = np.zeros(resamples), {}, {}
+        self._rng = rng(seed, "poisson bootstrap")
+        self._total = np.zeros(resamples)
+        self._sums: dict[str, Any] = {}
+        self._drawn: dict[str, Any] = {}
 
-    def add(self, values):
+    def add(self, values: dict[str, torch.Tensor]) -> None:
         b = len(next(iter(values.values())))
         # drawn image by image, so that the batch size changes nothing
         weights = torch.from_numpy(self._rng.poisson(1.0, (b, self.resamples)).astype(np.float64))
@@ -75,13 +78,14 @@ class Averages:
             self._sums[name] = self._sums.get(name, 0) + x.sum(dim=0).cpu().numpy()
             self._drawn[name] = self._drawn.get(name, 0) + drawn
 
-    def mean(self, name):
+    @property
+    def names(self) -> list[str]:
+        return list(self._sums)
+
+    def mean(self, name: str) -> np.ndarray:
         return self._sums[name] / self.n
 
-    def draws(self, name):
+    def draws(self, name: str) -> np.ndarray:
         total = self._total.reshape(-1, *[1] * (self._drawn[name].ndim - 1))
         with np.errstate(invalid="ignore", divide="ignore"):  # of very few images a draw may hold none
             return self._drawn[name] / total
-
-    def interval(self, name):
-        return of_draws(self.mean(name), self.draws(name), self.n)

@@ -5,6 +5,7 @@ axes; end the cell with `;` so that it has one output. The ground stays white in
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -80,13 +81,44 @@ def lines(
     for ax, (title, part) in zip(axes, parts.items(), strict=True):
         for k, (name, curve) in enumerate(part.groupby(hue, sort=False)):
             colour = CYCLE[k % len(CYCLE)]
-            ax.plot(curve[x], curve[y], color=colour, linestyle=LINES[k % len(LINES)], label=name)
+            ax.plot(curve[x], curve[y], color=colour, linestyle=_dashes(k), label=name)
             if f"{y}_low" in curve:
                 ax.fill_between(curve[x], curve[f"{y}_low"], curve[f"{y}_high"], color=colour, alpha=0.15, linewidth=0)
         ax.set(title=title, xlabel=xlabel or x)
-        ax.legend(fontsize="small")
+    _one_legend(axes)
     axes[0].set_ylabel(ylabel or y)
     return axes
+
+
+def curves(frame: pd.DataFrame, x: str, y: str, unit: str, hue: str, col: str | None = None) -> list[Axes]:
+    """A thin curve for each `unit` (a model, say) in the colour of its `hue`; a panel for each of `col`."""
+    parts = {"": frame} if col is None else {str(c): part for c, part in frame.groupby(col, sort=False)}
+    axes, groups = panels(max(1, len(parts)), 3, (4.4, 3.6), share=True), list(dict.fromkeys(frame[hue]))
+    for ax, (title, part) in zip(axes, parts.items(), strict=False):
+        ax.set(title=title, xlabel=x)
+        for k, group in enumerate(groups):
+            colour, dashes = CYCLE[k % len(CYCLE)], _dashes(k)
+            ax.plot([], [], label=group, color=colour, linestyle=dashes)
+            for _, curve in part[part[hue] == group].groupby(unit, sort=False):
+                ax.plot(curve[x], curve[y], linewidth=1, alpha=0.7, color=colour, linestyle=dashes)
+    _one_legend(axes)
+    axes[0].set_ylabel(y)
+    return axes
+
+
+def _dashes(k: int) -> Any:
+    """The k-th style of a line: where colours begin again it is another one."""
+    return LINES[(k + 3 * (k // len(CYCLE))) % len(LINES)]
+
+
+def _one_legend(axes: list[Axes]) -> None:
+    """A legend in the only panel, or one for all below them."""
+    keys = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if len(axes) == 1 and keys:
+        axes[0].legend(fontsize="small")
+    elif keys:
+        columns = min(4, len(keys))
+        axes[0].figure.legend(keys.values(), keys, loc="outside lower center", ncols=columns, fontsize="small")
 
 
 def bars(frame: pd.DataFrame, x: str, y: str, hue: str | None = None, ylabel: str = "", ax: Axes | None = None) -> Axes:
@@ -140,7 +172,8 @@ def scatter(
         name_points(ax, frame[label], frame[x], frame[y])
     ax.set(xlabel=x, ylabel=y)
     ax.margins(0.12)
-    ax.legend(fontsize="small")
+    if len(frame):  # where nothing is known there is nothing to name
+        ax.legend(fontsize="small")
     return ax
 
 

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -44,25 +44,30 @@ def show(
     frame: pd.DataFrame,
     name: str,
     caption: str,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | Sequence[str] | None = None,
     published: pd.DataFrame | None = None,
-    formats: Mapping[str, str] | str | None = None,
+    formats: Mapping[str, str] | str = ".2f",
+    reason: str = "",
 ) -> Table:
     """A numbered table of `frame`, its index (where it has a name) as the first columns.
 
-    columns: column -> heading, all by default; one with <column>_low and <column>_high gets its interval. name: a
-    label, unique in the book, "tab-...". published: the papers' values, indexed as the last level of the index of
-    `frame` (their titles), with columns named like ours; each stands before ours. formats: column -> format spec,
-    or one for all, ".2f" by default. A column that the frame lacks is named on stderr.
+    columns: column -> heading, or a list of columns, all by default; one with <column>_low and <column>_high gets its
+    interval. name: a label, unique in the book, "tab-...". published: the papers' values, indexed as the last level of
+    the index of `frame` (their titles), with columns named like ours; each stands before ours. formats: column ->
+    format spec, else ".2f", or one for all. reason: why the data cannot be had; a card takes the table's place then,
+    and where it has no lines. A column that the frame lacks is named on stderr.
     """
-    wanted = _without_bounds(frame) if columns is None else dict(columns)
+    if reason or not len(frame):
+        return not_run(reason or "none of the models of this run has what this compares", name, caption)
+    asked = _without_bounds(frame) if columns is None else columns
+    wanted = dict(asked) if isinstance(asked, Mapping) else {c: str(c).replace("_", " ") for c in asked}
     for column in set(wanted) - set(frame):
         print(f"The table {name} has no column '{column}'.{nearest(column, frame)}", file=sys.stderr)
     levels = {k: str(level) for k, level in enumerate(frame.index.names) if level is not None}
     cells = {level: [str(x) for x in frame.index.get_level_values(k)] for k, level in levels.items()}
     theirs = pd.DataFrame() if published is None else published.reindex(frame.index.get_level_values(-1))
     for column, heading in wanted.items():
-        spec = formats if isinstance(formats, str) else (formats or {}).get(column, ".2f")
+        spec = formats if isinstance(formats, str) else formats.get(column, ".2f")
         known = column in theirs
         if known:
             cells[f"{heading}, published"] = [number(x, spec) for x in theirs[column]]

@@ -6,7 +6,8 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from lib.errors import UserError
-from lib.outliers import concepts, probes, rows
+from lib.outliers import concepts, observe_concepts, probes
+from lib.outliers.options import Concepts
 
 rng = np.random.default_rng(2)
 N = 120
@@ -49,32 +50,33 @@ def test_ranks_are_dense_and_start_at_the_highest():
 
 
 def test_rare_concepts_are_left_out_by_name():
-    choice = concepts.choose(LABELS, NAMES, minimum=20)
-    assert choice.names == NAMES[:3] and choice.columns.tolist() == [0, 1, 2]
-    assert choice.dropped == {"rare": (int(LABELS[:, 3].sum()), int((~LABELS[:, 3]).sum()))}
-    assert concepts.choose(~LABELS, NAMES).dropped.keys() == {"rare"}  # too few without it
+    columns, dropped = concepts.choose(LABELS, NAMES, minimum=20)
+    assert columns.tolist() == [0, 1, 2]
+    assert dropped == {"rare": (int(LABELS[:, 3].sum()), int((~LABELS[:, 3]).sum()))}
+    assert concepts.choose(~LABELS, NAMES)[1].keys() == {"rare"}  # too few without it
 
 
 def test_samples_are_balanced_seeded_and_bounded():
-    drawn, k = concepts.samples(LABELS, 1, draws=2, most=10, seed=3)
+    how = concepts.Sampling(draws=2, most=10, seed=3)
+    drawn, k = concepts.samples(LABELS, 1, how)
     assert k == 10 and len(drawn) == 2
     for images in drawn:
         assert LABELS[images[:10], 1].all() and not LABELS[images[10:], 1].any() and len(set(images)) == 20
-    again, _ = concepts.samples(LABELS, 1, draws=2, most=10, seed=3)
+    again, _ = concepts.samples(LABELS, 1, how)
     assert (again[0] == drawn[0]).all() and not (drawn[0] == drawn[1]).all()
-    everything, k = concepts.samples(LABELS, 1, balanced=False)
+    everything, k = concepts.samples(LABELS, 1, concepts.Sampling(draws=0))
     assert len(everything) == 1 and sorted(everything[0]) == list(range(N)) and k == LABELS[:, 1].sum()
 
 
-def found_by(scores=SCORES, **options):
-    ranked, choice = concepts.ranks(scores), concepts.choose(LABELS, NAMES)
-    return ranked, choice, concepts.precisions(ranked, LABELS, choice, **options)
+def found_by(seed=0):
+    ranked, columns = concepts.ranks(SCORES), concepts.choose(LABELS, NAMES)[0]
+    return ranked, columns, concepts.precisions(ranked, LABELS, columns, concepts.Sampling(seed=seed))
 
 
 def test_precisions_average_over_the_draws():
-    ranked, choice, precision = found_by(draws=3, seed=1)
+    precision = found_by(seed=1)[2]
     assert precision.shape == (2, 5, 3)
-    drawn, k = concepts.samples(LABELS, 0, 3, seed=1)
+    drawn, k = concepts.samples(LABELS, 0, concepts.Sampling(seed=1))
     expected = np.mean([theirs(SCORES[images], np.arange(2 * k) < k) for images in drawn], axis=0)
     np.testing.assert_allclose(precision[:, :, 0].ravel(), expected, atol=1e-12)
 
@@ -83,7 +85,6 @@ def test_the_best_direction_and_its_sign():
     score, sign, direction = concepts.best(found_by()[2])
     assert direction[0] in (2, 4) and score[0] > 0.9
     assert sign[0] == {2: 0, 4: 1}[direction[0]]
-    assert concepts.unique(score) == 1 and concepts.unique(score, 0.5) == 3
 
 
 def test_concepts_of_a_direction():
@@ -101,12 +102,10 @@ def test_overlap_agrees_with_sets():
 
 def test_a_direction_found_by_luck_does_not_carry_over():
     labels = rng.random((60, 3)) < 0.5
-    noise = rng.normal(size=(60, 400))
-    choice = concepts.choose(labels, ["a", "b", "c"], minimum=5)
-    ranked = concepts.ranks(noise)
-    lucky = concepts.best(concepts.precisions(ranked, labels, choice))[0]
-    again, drawn = concepts.best_on_new_images(ranked, labels, choice)
-    assert drawn.shape == (300, 3) and abs(np.median(drawn) - np.median(again)) < 0.1
+    ranked, columns, how = concepts.ranks(rng.normal(size=(60, 400))), np.arange(3), concepts.Sampling()
+    lucky = concepts.best(concepts.precisions(ranked, labels, columns, how))[0]
+    again, drawn = concepts.best_on_new_images(ranked, labels, columns, how)
+    assert drawn.shape == (concepts.RESAMPLES, 3) and abs(np.median(drawn) - np.median(again)) < 0.1
     assert lucky.min() > 0.7 and again.mean() < 0.65
 
 
@@ -121,9 +120,9 @@ def test_chance_of_some_random_direction_at_the_threshold(k, lowest, highest):
 
 
 def test_resampled_precisions_spread_around_the_value():
-    ranked, choice, precision = found_by(seed=2)
+    ranked, columns, precision = found_by(seed=2)
     score, *chosen = concepts.best(precision)
-    drawn = concepts.resampled(ranked, LABELS, choice, chosen, resamples=200, seed=2)
+    drawn = concepts.resampled(ranked, LABELS, columns, chosen, concepts.Sampling(seed=2), resamples=200)
     assert drawn.shape == (200, 3)
     np.testing.assert_allclose(np.median(drawn, axis=0), score, atol=0.05)
     assert (drawn.std(axis=0) > 0.001).all()
@@ -136,25 +135,28 @@ def test_projections_come_in_batches():
 
 def test_an_embedding_that_holds_the_labels_encodes_them_all():
     labels = rng.random((200, 3)) < 0.4
-    h = torch.from_numpy(labels.astype(float) + rng.normal(size=(200, 3)) / 100)
-    h = torch.cat([h, torch.from_numpy(rng.normal(size=(200, 3)))], dim=1)
+    h = torch.from_numpy(np.hstack([labels + rng.normal(size=(200, 3)) / 100, rng.normal(size=(200, 3))]))
     probe = probes.Probe(None, labels, ["a", "b", "c"], ["part", "part", "species"])
-    result = rows.encoded(h, torch.eye(6, dtype=torch.float64), probe)
-    m = result["metrics"]
-    assert m["unique"][:3] == (2, 2, 2) and m["species"][0] == 1 and m["tested"] == 2
-    assert m["new_images"][0] == 2 and m["all_images"][0] == 2 and np.mean(m["polysemanticity"]) == pytest.approx(2 / 6)
-    assert result["notes"]["first"][0][:2] == ("a", 1.0) and result["notes"]["kinds"][2] == "species"
+    seen = observe_concepts.encoded(h, torch.eye(6, dtype=torch.float64), probe, Concepts())
+    ap = seen.table.pivot(index="concept", columns="choice", values="ap")
+    encoded = ["head", "one sign", "all negatives", "axes", "new images"]
+    assert (ap[encoded] >= 0.99).all().all() and (ap[[f"random {k}" for k in range(1, 6)]] < 0.99).all().all()
+    head = seen.table[seen.table["choice"] == "head"]
+    assert head["direction"].tolist() == [0, 1, 2] and head["sign"].tolist() == [1, 1, 1]
+    assert head["positives"].tolist() == labels.sum(0).tolist() and head["kind"].tolist()[2] == "species"
+    assert seen.tensors["by direction"].tolist() == [1, 1, 0, 0, 0, 0]  # the classes of the head do not count
+    assert seen.tensors["drawn head"].shape == (concepts.RESAMPLES, 3) and seen.tensors["drawn head"].all()
+    first = seen.table[seen.table["choice"] == "first direction"].set_index("concept")["ap"]
+    assert first["a"] > 0.99 and first["b"] < 0.8
 
 
 @pytest.mark.parametrize(
     "call, message",
     [
         (lambda: concepts.choose(LABELS, NAMES, minimum=100), "None of 4 concepts has 100 images with it"),
-        (lambda: concepts.choose(LABELS, NAMES[:2]), "2 concept names for labels of 4"),
-        (lambda: concepts.choose(LABELS[:, 0], NAMES), r"shape \[120\]"),
-        (lambda: concepts.checked_labels(LABELS * 2), "other values than 0 and 1"),
-        (lambda: concepts.checked_labels(LABELS, 50), r"expected \[50 images"),
-        (lambda: probes.load("bestiary", 10, "sky"), "stream is 'sky'"),
+        (lambda: concepts.choose(LABELS, NAMES[:2]), r"labels of 2 concepts are bool \[120, 4\]"),
+        (lambda: concepts.choose(LABELS[:, 0], NAMES), r"are bool \[120\]; expected bool \[images, 4\]"),
+        (lambda: concepts.choose(LABELS * 2, NAMES), "are int64"),
     ],
 )
 def test_bad_input_is_one_clear_sentence(call, message):

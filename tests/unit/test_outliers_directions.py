@@ -6,7 +6,7 @@ import torch
 from sklearn.decomposition import TruncatedSVD
 
 from lib.errors import UserError
-from lib.outliers import directions, rows
+from lib.outliers import directions, observe
 
 rng = np.random.default_rng(1)
 HEAD = torch.from_numpy(rng.normal(size=(6, 8)))
@@ -40,36 +40,31 @@ def test_a_centred_head_has_one_direction_less_and_forgets_a_common_vector():
 def test_importance_by_hand():
     h = torch.tensor([[3.0, 4.0], [-6.0, 8.0]])  # cosines with the axes: 0.6 and 0.8, whatever the sign and length
     found = directions.decompose(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
-    cosines = directions.measure(h, found).cosines
+    cosines = directions.measure(h, found)[0].mean("cosine")
     np.testing.assert_allclose(cosines, [0.6, 0.8])
     np.testing.assert_allclose(directions.importance(found.values, cosines), [0.75 * 0.6, 0.25 * 0.8])
 
 
 def test_concentration_by_hand():
-    found = directions.concentration([8.0, 1.0, 2.0, 1.0])
-    assert found["ratio"] == pytest.approx(8 / 1.5) and found["share"] == pytest.approx(8 / 12)
-    both = directions.concentration([[8.0, 1.0, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
-    assert (
-        both["ratio"][1] == 1
-        and np.isnan(both["kurtosis"][1])
-        and both["kurtosis"][0] == pytest.approx(found["kurtosis"])
-    )
+    ratio, share = directions.concentration([8.0, 1.0, 2.0, 1.0])
+    assert ratio == pytest.approx(8 / 1.5) and share == pytest.approx(8 / 12)
+    assert directions.concentration([[8.0, 1.0, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0]])[0].tolist() == [ratio, 1]
 
 
-def test_moments_are_those_of_all_rows_at_once():
-    found = directions.measure(H, directions.decompose(HEAD), size=17)
-    np.testing.assert_allclose(found.second.numpy(), (H.T @ H / 200).numpy())
+def test_one_reading_gives_what_all_rows_at_once_do():
+    averages, second = directions.measure(H, directions.decompose(HEAD), size=17)
+    np.testing.assert_allclose(second.numpy(), (H.T @ H / 200).numpy())
     cosines = (H @ directions.decompose(HEAD).right).abs() / H.norm(dim=1, keepdim=True)
-    np.testing.assert_allclose(found.cosines, cosines.mean(0).numpy())
+    np.testing.assert_allclose(averages.mean("cosine"), cosines.mean(0).numpy())
 
 
 def ways():
     found, second = directions.decompose(HEAD), H.T @ H / len(H)
     return {
-        "importance": directions.ordered(found, found.values),
-        "pca": directions.by_pca(HEAD, second),
-        "regression": directions.by_regression(HEAD, second),
-        "chance": [directions.by_chance(HEAD, k) for k in range(2)],
+        "importance": [directions.ordered(found, found.values)],
+        "pca": [directions.by_pca(HEAD, second)],
+        "regression": [directions.by_regression(HEAD, second)],
+        "chance": [directions.by_chance(HEAD, k=k) for k in range(2)],
     }
 
 
@@ -80,7 +75,7 @@ def logits_of(factors, k):
 def test_all_directions_give_the_logits_of_the_full_head():
     full = H @ HEAD.T
     for name, factors in ways().items():
-        for one in factors if isinstance(factors, list) else [factors]:
+        for one in factors:
             np.testing.assert_allclose(logits_of(one, len(one[1])).numpy(), full.numpy(), atol=1e-10, err_msg=name)
 
 
@@ -88,7 +83,7 @@ def test_all_directions_give_the_logits_of_the_full_head():
 def test_reduced_rank_regression_has_the_least_error_that_rank_k_allows(k):
     full = (H @ HEAD.T).numpy()
     least = np.sqrt((np.linalg.svd(full, compute_uv=False)[k:] ** 2).sum())  # Eckart and Young
-    errors = {n: np.linalg.norm(logits_of(f, k).numpy() - full) for n, f in ways().items() if n != "chance"}
+    errors = {n: np.linalg.norm(logits_of(f, k).numpy() - full) for n, (f, *_) in ways().items()}
     assert errors["regression"] == pytest.approx(least, rel=1e-9)
     assert min(errors["importance"], errors["pca"]) >= least - 1e-9
 
@@ -99,28 +94,46 @@ def test_principal_components_agree_with_scikit_learn():
     np.testing.assert_allclose(np.abs(np.sum(ours * theirs, axis=1)), 1, atol=1e-8)
 
 
+def pruned(labels=None, size=33):
+    parts = list(directions.prune(H, HEAD, BIAS, ways(), [6, 3, 1], labels, size))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
 def test_pruning_counts_hits_and_agreements():
     labels = (H @ HEAD.T + BIAS).argmax(1)
-    found = directions.prune(H, HEAD, BIAS, ways(), SHARES, 6, labels, size=33)
-    assert found.ways == ["importance", "pca", "regression", "chance"] and found.averages.n == 200
-    mean = found.averages.mean("hit")
+    found = pruned(labels)
+    assert found["hit"].shape == (200, 4, 3) and set(pruned()) == {"agree"}
+    mean = found["hit"].mean(0).numpy()
     # with 6 of 6 directions the head is whole; the two bases of the space need all 8
     assert mean[0, 0] == mean[2, 0] == 100
-    np.testing.assert_allclose(mean, found.averages.mean("agree"))
-    predicted = (logits_of(ways()["importance"], 3) + BIAS).argmax(1)
+    np.testing.assert_allclose(mean, found["agree"].mean(0).numpy())
+    predicted = (logits_of(ways()["importance"][0], 3) + BIAS).argmax(1)
     assert mean[0, 1] == pytest.approx(100 * float((predicted == labels).double().mean()))
     two = [100 * float(((logits_of(f, 3) + BIAS).argmax(1) == labels).double().mean()) for f in ways()["chance"]]
     assert mean[3, 1] == pytest.approx(np.mean(two))
 
 
-def test_the_row_of_a_head_needs_no_labels_and_knows_its_mean_row():
-    shifted = HEAD + 10 * torch.arange(8)
-    result = rows.of_head(H, shifted, BIAS, shares=(0.0, 0.5))
-    assert result["metrics"]["mean_link"] == pytest.approx(1, abs=0.01)
-    assert result["metrics"]["ratio"][0] > 3 * result["metrics"]["ratio_centred"][0]
-    assert "hit" not in result["arrays"] and result["arrays"]["agree"].shape == (9, 2)
-    way = result["notes"]["ways"].index
-    np.testing.assert_allclose(result["arrays"]["agree"][[way("importance"), way("singular_centred")], 0], 100)
+def test_every_way_keeps_the_head_when_nothing_is_pruned():
+    averages, second = directions.measure(H, directions.decompose(HEAD))
+    centred, _ = directions.measure(H, directions.decompose(HEAD, centred=True))
+    found = directions.ways(HEAD, averages.mean("cosine"), centred.mean("cosine"), second)
+    assert len(found) == 9 and len(found["random subspace"]) == directions.CHANCE_DRAWS
+    predicted = (H @ HEAD.T).argmax(1)
+    for name, several in found.items():
+        for factors in several:  # a row-centred head changes the logits, but no prediction
+            assert (logits_of(factors, len(factors[1])).argmax(1) == predicted).all(), name
+
+
+def test_observations_of_a_head_that_is_mostly_its_mean_row():
+    seen = observe._directions(H, HEAD + 10 * torch.arange(8), seed=0)
+    plain, centred = (seen.table[seen.table["head"] == name] for name in directions.HEADS)
+    first = plain.loc[plain["importance"].idxmax()]
+    assert first["mean_link"] == pytest.approx(1, abs=0.01) and len(plain) == 6 and len(centred) == 5
+    ratios = [directions.concentration(part["importance"])[0] for part in (plain, centred)]
+    assert ratios[0] > 3 * ratios[1]
+    low, high = np.quantile(seen.tensors["ratio"], [0.025, 0.975], axis=1)
+    assert (low < ratios).all() and (ratios < high).all()
+    np.testing.assert_allclose(plain["importance"], directions.importance(plain["singular"], plain["cosine"]))
 
 
 @pytest.mark.parametrize("share, left", [(0.0, 10), (0.8, 2), (0.85, 2), (0.94, 1)])
@@ -130,14 +143,14 @@ def test_how_many_directions_stay(share, left):
 
 BAD = {
     "width": (
-        lambda: directions.prune(H, HEAD[:, :5], BIAS, {}, [0.0], 5),
+        lambda: next(directions.prune(H, HEAD[:, :5], BIAS, {}, [5])),
         "has 5 coordinates and the embeddings have 8",
     ),
     "width, importance": (lambda: directions.measure(H[:, :5], directions.decompose(HEAD)), "has 8 coordinates and"),
     "zero directions": (lambda: directions.kept(10, 0.97), "leaves 0; give shares from 0 to below 0.950"),
     "everything": (lambda: directions.kept(10, 1.0), "leaves 0"),
     "negative": (lambda: directions.kept(10, -0.1), "give shares from 0"),
-    "labels": (lambda: directions.prune(H, HEAD, BIAS, {}, [0.0], 6, [1, 2]), "2 labels for 200 embeddings"),
+    "labels": (lambda: next(directions.prune(H, HEAD, BIAS, {}, [6], [1, 2])), "2 labels for 200 embeddings"),
     "NaN": (lambda: directions.decompose(HEAD * np.nan), "The head holds NaN"),
     "rank": (lambda: directions.decompose(HEAD[0]), r"shape \[8\]"),
     "zero head": (lambda: directions.decompose(HEAD * 0), "rows of the head are all zero"),

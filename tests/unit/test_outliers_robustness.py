@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 from scipy import special, stats
 
-from lib import models, paths
-from lib.data import load as load_images
+from lib import paths
 from lib.errors import UserError
-from lib.outliers import robustness, rows, testbed
+from lib.outliers import baselines, robustness
+from lib.outliers.contrasts import Drawn
+from lib.run import Found
 
 rng = np.random.default_rng(3)
 X, Y = np.array([60.0, 70, 80, 90]), np.array([30.0, 45, 55, 75])
@@ -53,10 +54,12 @@ def test_a_line_for_each_draw():
     x, y = rng.uniform(20, 90, (5, 6)), rng.uniform(20, 90, (5, 6))
     y[2, 3] = 0
     lines = robustness.fit(x, y)
+    assert lines(x).shape == (5, 6)
     for k in range(5):
         there = y[k] > 0
         one = robustness.fit(x[k, there], y[k, there])
-        assert (lines.slope[k], lines.intercept[k]) == (pytest.approx(one.slope), pytest.approx(one.intercept))
+        assert (lines.slope[k, 0], lines.intercept[k, 0]) == (pytest.approx(one.slope), pytest.approx(one.intercept))
+        np.testing.assert_allclose(lines(x)[k], one(x[k]))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,92 @@ def test_bad_input_is_one_clear_sentence(call, message):
         call()
 
 
+# --- the models of a page
+
+NAMES = ["RN50", "RN50-supervised", "RN101-supervised", "RN50-supervised-half", "ViT-B-32-supervised"]
+
+
+def observed(n=400):
+    """Observations of `observe.robustness`: whether each image of two splits is classified rightly."""
+    frames = []
+    for name, rate in zip(NAMES, np.linspace(0.5, 0.9, len(NAMES)), strict=True):
+        for split, share in (("val", rate), ("v2", rate**2)):
+            top1 = 100.0 * (rng.random(n) < share)
+            frames.append(pd.DataFrame({"model": name, "split": split, "image": np.arange(n), "top1": top1}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_effective_robustness_of_models_is_that_of_their_means():
+    table = observed()
+    found = baselines.accuracies(table)
+    mean = table.groupby(["split", "model"])["top1"].mean()
+    known = baselines.known(found, "bestiary")
+    assert set(known["v2"].values.index) == set(NAMES[1:]) and found["val"].draws.shape == (2000, 5)
+    lines = baselines.lines(known)
+    line = robustness.fit(mean["val"][NAMES[1:]], mean["v2"][NAMES[1:]])
+    robust = baselines.over_baseline(found, lines)
+    expected = mean["v2", "RN50"] - line(mean["val", "RN50"])
+    assert lines["v2"][0].slope == pytest.approx(line.slope)
+    assert robust["v2"].values["RN50"] == pytest.approx(expected) == robust["mean"].values["RN50"]
+    assert abs(robust["v2"].draws["RN50"].mean() - expected) < 3
+    choices = baselines.choices(found, known)
+    assert choices["one line to the mean"].values["RN50"] == pytest.approx(expected)  # of a single shift
+    assert choices["linear"].values["RN50"] != pytest.approx(expected)
+
+
+def test_splits_are_drawn_again_independently():
+    table = observed()
+    table = table.assign(top1=table.groupby(["model", "image"])["top1"].transform("first"))  # the same hits twice
+    found = baselines.accuracies(table)
+    assert abs(np.corrcoef(found["val"].draws["RN50"], found["v2"].draws["RN50"])[0, 1]) < 0.1
+
+
+def test_lines_in_numbers_have_intervals_where_images_are_known():
+    known = baselines.known(baselines.accuracies(observed()), "bestiary")
+    table = baselines.table_of(baselines.lines(known))
+    assert (
+        table.loc["v2", "slope_low"].item() < table.loc["v2", "slope"].item() and table["baseline models"].item() == 4
+    )
+    fixed = {split: Drawn(x.values, x.values.to_frame().T) for split, x in known.items()}
+    assert np.isnan(baselines.table_of(baselines.lines(fixed)).loc["v2", "slope_low"].item())
+
+
+def test_the_mean_over_shifts_takes_models_that_have_them_all():
+    known = {"val": [70.0, 80, 90, 60], "imagenet-v2": [60.0, 70, 80, 55], "imagenet-r": [30.0, np.nan, 50, 20]}
+    drawn = {k: Drawn(pd.Series(v), pd.DataFrame([v])) for k, v in known.items()}
+    mean = baselines.averaged(drawn)
+    assert mean.values.tolist()[0] == 45 and np.isnan(mean.values[1])
+    line, _ = baselines.lines({"val": drawn["val"], "all": mean})["all"]
+    assert line.n == 3 and line.dropped == ()
+    without = baselines.averaged(drawn, ["imagenet-r"])
+    assert without.values.tolist() == known["imagenet-v2"]
+
+
+def test_pruned_accuracies_become_changes_with_the_lines_held_fixed():
+    pruned = {"val": [[[100, 100, 100, 0, 0]], [[100, 100, 0, 0, 0]]], "v2": [[[100, 0, 0, 0, 0]], [[0, 0, 0, 0, 0]]]}
+    tensors = {name: np.array(x, dtype=np.uint8).transpose(1, 0, 2) for name, x in pruned.items()}
+    found = Found(pd.DataFrame(), {"RN50": tensors}, {"RN50": {"ways": ["importance"], "shares": [0.0, 0.8]}})
+    same = pd.Series([20.0, 50, 80])
+    known = dict.fromkeys(("val", "v2"), Drawn(same, same.to_frame().T))
+    parts = {name: x.values["RN50"] for name, x in baselines.pruned(found, known, 0.8).items()}
+    assert parts["top-1"] == 60 and parts["change"] == -20 and parts["robustness"] == pytest.approx(20 - 60)
+    assert parts["change of robustness"] == pytest.approx((0 - 40) - (20 - 60))
+    assert "RN50" not in baselines.pruned(found, {}, 0.8)["robustness"].values
+    assert np.isnan(baselines.pruned(found, known, 0.5)["change"].values["RN50"])  # a share that was not pruned
+
+
+def test_baseline_models_are_the_supervised_ones():
+    names = baselines.baseline_models("bestiary")
+    assert "RN50-supervised" in names and "RN50-supervised-quarter" in names and "RN50-finetuned" not in names
+    assert baselines.baseline_models("imagenet") == []
+    standard = pd.read_csv(paths.DATA / "published" / "imagenet_testbed_standard.csv")
+    assert len(standard) == 85 and standard["model"].is_unique
+
+
 # --- the papers' scale
+
+PUBLISHED = {"imagenet-v2": "V2", "imagenet-r": "R", "imagenet-sketch": "Sketch", "objectnet": "ObjectNet"}
+PUBLISHED |= {"imagenet-a": "A"}
 
 
 @pytest.fixture
@@ -86,53 +174,24 @@ def downloads(real, monkeypatch):
 @pytest.mark.parametrize("axis", ["logit", "probit"])
 def test_the_testbed_gives_the_lines_computed_elsewhere(downloads, axis):
     theirs = downloads[downloads["table"] == f"baseline_fit_{axis}"]["value"].astype(float)
-    _, lines = testbed.effective(testbed.public_accuracies(), testbed.baselines(), axis)
-    for shift, line in lines.items():
-        assert line.slope == pytest.approx(theirs[f"slope_{shift}"], abs=1.01e-4)
-        assert line.intercept == pytest.approx(theirs[f"intercept_{shift}"], abs=1.01e-4)
-    assert lines["A"].dropped == ("resnet50",)  # ImageNet-A was filtered against it
+    lines = baselines.lines(baselines.public_baselines(), axis)
+    for shift, (line, _) in lines.items():
+        assert line.slope == pytest.approx(theirs[f"slope_{PUBLISHED[shift]}"], abs=1.01e-4)
+        assert line.intercept == pytest.approx(theirs[f"intercept_{PUBLISHED[shift]}"], abs=1.01e-4)
+    assert lines["imagenet-a"][0].dropped == ("resnet50",)  # ImageNet-A was filtered against it
 
 
 def test_public_accuracies_give_the_effective_robustness_computed_elsewhere(downloads):
     theirs = downloads[downloads["table"] == "er_computed"].reset_index().set_index(["model", "pretraining", "metric"])
-    table, _ = testbed.effective(testbed.public_accuracies(), testbed.baselines())
-    assert len(table) == 16
-    for (model, data), row in table.iterrows():
-        for shift in testbed.SHIFTS:
-            expected = float(theirs.loc[(model, data, f"ER_{shift}_logit"), "value"])
-            assert row[shift] == pytest.approx(expected, abs=0.011)
-        assert row["mean"] == pytest.approx(float(theirs.loc[(model, data, "ER_mean5_logit"), "value"]), abs=0.011)
-        assert row["mean_low"] < row["mean"] < row["mean_high"]
+    again = baselines.models_again(baselines.public_baselines())
+    robust = baselines.over_baseline(baselines.public_accuracies(), baselines.lines(again))
+    assert len(robust["mean"].values) == 16
+    for shift, name in {**PUBLISHED, "mean": "mean5"}.items():
+        for row in robust[shift].frame("er").itertuples():
+            expected = float(theirs.loc[(*row.Index, f"ER_{name}_logit"), "value"])
+            assert row.er == pytest.approx(expected, abs=0.011) and row.er_low < row.er < row.er_high
 
 
-# --- shifts of a folder
-
-
-@pytest.fixture
-def shifted(make_folder):
-    data = load_images(make_folder({"n1": 2, "n2": 3, "n3": 2}, "data"))
-    return data, make_folder({"n3": 2, "n1": 1}, "imagenet-r")
-
-
-def test_shifts_of_a_folder_are_aligned_by_their_class_folders(shifted):
-    data, folder = shifted
-    ((name, (images, present)),) = rows.shifted(data, [str(folder)]).items()
-    assert name == "imagenet-r" and images.labels.tolist() == [0, 2, 2] and present.tolist() == [0, 2]
-    assert rows.shifted(data) == {}
-    limited, _ = rows.shifted(data, [str(folder)], limit=1)["imagenet-r"]
-    assert limited.labels.tolist() in ([0], [2, 2])
-
-
-def test_a_strange_class_folder_is_refused(shifted, make_folder):
-    data, _ = shifted
-    with pytest.raises(UserError, match=r"1 class folders .* \(n22\).* Did you mean 'n2'"):
-        rows.shifted(data, [str(make_folder({"n1": 1, "n22": 1}, "odd"))])
-
-
-def test_classes_that_a_shift_lacks_do_not_compete(shifted):
-    data, folder = shifted
-    model = models.load("ViT-B-32:random", device="cpu")
-    found = rows.robustness(model, data, [str(folder)])["metrics"]
-    assert found["top1"].shape == (7,) and found["imagenet-r"].shape == (3,)
-    with pytest.raises(UserError, match="No shifts of data"):
-        rows.robustness(model, data)
+def test_a_strange_shift_has_no_baseline():
+    with pytest.raises(UserError, match="no baseline for fog; name the shifts' folders imagenet-v2"):
+        baselines.public_baselines(["fog"])

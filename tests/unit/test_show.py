@@ -40,6 +40,18 @@ def test_a_table_of_two_levels_names_both():
     assert list(tables.show(frame, "tab-x", "C", {"top1": "top-1"}).cells) == ["family", "title", "top-1"]
 
 
+def test_columns_may_be_a_list_and_have_one_format():
+    frame = estimates().rename(columns={"top1": "top_1"})
+    table = tables.show(frame, "tab-x", "Caption.", ["top_1", "auc"], formats=".1f")
+    assert list(table.cells.iloc[0]) == ["ViT-L/14", "70.0", "4.0 [3.5, 4.5]"] and list(table.cells)[1] == "top 1"
+    assert tables.show(frame, "tab-x", "C", ["n"]).cells["n"].tolist() == ["384", "384"]  # whole numbers stay whole
+
+
+def test_a_table_without_lines_or_data_is_a_card_that_says_why():
+    assert "none of the models" in tables.show(estimates()[:0], "tab-x", "C").cells.iloc[0, 0]
+    assert tables.show(pd.DataFrame(), "tab-x", "C", reason="no network").cells.iloc[0, 0] == "no network"
+
+
 def test_a_table_says_which_column_is_missing(capsys):
     tables.show(estimates(), "tab-x", "Caption.", {"acu": "AUC"})
     assert "no column 'acu'. Did you mean 'auc'" in capsys.readouterr().err
@@ -101,6 +113,20 @@ def test_lines_have_a_panel_for_each_value_and_their_bands():
     frame = frame.assign(title=np.repeat(list("abcd"), 2), family=np.repeat(["ViT", "ResNet"], 4))
     axes = figures.lines(frame, "step", "mi", hue="title", col="family")
     assert [ax.get_title() for ax in axes] == ["ViT", "ResNet"] and len(axes[0].collections) == 2
+
+
+def test_curves_have_one_entry_a_group_and_a_panel_for_each_value():
+    frame = pd.DataFrame(
+        {"rank": [1, 2] * 3, "z": [3, 1, 2, 1, 4, 2.0], "model": list("aabbcc"), "of": ["x"] * 4 + ["y"] * 2}
+    )
+    frame["group"] = ["one"] * 4 + ["two"] * 2
+    axes = figures.curves(frame, "rank", "z", unit="model", hue="group", col="of")
+    assert [ax.get_title() for ax in axes] == ["x", "y"] and len(
+        axes[0].lines
+    ) == 2 + 2  # two of them empty, for the key
+    (legend,) = axes[0].figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
+    assert len(figures.curves(frame[:0], "rank", "z", "model", "group")) == 1
 
 
 def test_bars_and_panels():

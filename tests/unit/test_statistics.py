@@ -189,3 +189,16 @@ def test_the_published_regression_is_the_one_that_the_paper_prints():
 def test_published_tables_are_those_of_their_dataset():
     assert published.averaged("places365").loc["ViT-L/14", "auc"] == 3.427
     assert len(published.averaged("food101")) == 3 and not len(published.averaged("my/own/folder"))
+
+
+def test_estimates_are_arranged_as_a_table_of_values_and_bounds():
+    found = {("K", "RN50", "minus a"): statistics.Estimate(1, 0, 2), ("K", "RN50", "minus b"): statistics.Estimate(3.0)}
+    table = statistics.arranged(found, ["of", "backbone"])
+    assert list(table.index) == [("K", "RN50")] and list(table.index.names) == ["of", "backbone"]
+    assert table["minus a_high"].item() == 2 and np.isnan(table["minus b_low"].item())
+    assert len(statistics.arranged({}, ["of"])) == 0
+
+
+def test_the_intervals_of_a_table_without_lines_are_a_table_without_lines():
+    empty = statistics.interval(pd.DataFrame(), ["mi"], by=["model", "parts"])
+    assert list(empty.columns) == ["mi", "mi_low", "mi_high", "n"] and list(empty.index.names) == ["model", "parts"]

@@ -1,1 +1,0 @@
-"""What a notebook shows and keeps: records, numbered tables, figures, intervals, published numbers."""
