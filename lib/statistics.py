@@ -146,11 +146,11 @@ def beside(frame: pd.DataFrame, levels: str | Sequence[str], joint: str = ", ") 
     names, columns = _names(levels), []
     if not len(frame):
         return frame
-    wide = frame.drop(columns="n", errors="ignore").unstack(names, sort=False)
-    for column, *groups in wide.columns:
+    wide = pd.DataFrame(frame.drop(columns="n", errors="ignore").unstack(names, sort=False))
+    for column, *groups in map(tuple, wide.columns):
         end = next((e for e in ("_low", "_high") if column.endswith(e)), "")
         columns.append(joint.join([column.removesuffix(end), *map(str, groups)]) + end)
-    return wide.set_axis(columns, axis=1).reindex(frame.index.droplevel(names).unique())
+    return wide.set_axis(columns, axis=1).reindex(frame.reset_index(names).index.unique())
 
 
 def band(values: np.ndarray, seed: int = 0, draws: int = DRAWS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -38,18 +38,16 @@ class Explanations:
     """What `explain` finds for n images.
 
     bank: the descriptors. named: part method -> `Named`. language_scores: float32 [classes, bank], similarity of class
-    and descriptor texts. predicted, labels: int64 [n]. top5: bool [n]. foreground: share of patches, float32 [n], 1
-    where none was found and the whole image stands in. parts_shown: part method -> int64 [n].
+    and descriptor texts. predicted: int64 [n]. top5: bool [n]. foreground: share of patches, float32 [n], 1 where none
+    was found and the whole image stands in.
     """
 
     bank: list[str]
     named: dict[str, Named]
     language_scores: torch.Tensor
     predicted: np.ndarray
-    labels: np.ndarray
     top5: np.ndarray
     foreground: np.ndarray
-    parts_shown: dict[str, np.ndarray]
 
     def language_ids(self, top_u: int, classes: np.ndarray | None = None) -> np.ndarray:
         """The `top_u` descriptors nearest to each image's predicted class (or to `classes`): int64 [n, top_u]."""
@@ -75,23 +73,19 @@ def explain(
     order: list[np.ndarray] = []
     share: list[torch.Tensor] = []
     pieces: dict[str, list[Named]] = {m: [] for m in methods}
-    shown: dict[str, list[np.ndarray]] = {m: [] for m in methods}
     for indices, found in find_chunks(clip, images, options, methods, seed):
         order.append(indices)
         share.append(found[methods[0]].foreground)
         for method, of in found.items():
             pieces[method].append(name_parts(clip, images, of, options, embedded[torch.from_numpy(indices)]))
-            shown[method].append(of.present.sum(1).numpy())
     back = np.argsort(np.concatenate(order))
     return Explanations(
         bank=images.bank,
         named={method: _joined(of, back) for method, of in pieces.items()},
         language_scores=language_scores(clip, images),
         predicted=logits.argmax(1).cpu().numpy(),
-        labels=np.asarray(images.labels),
         top5=heads.top_k_hits(logits, images.labels, min(5, len(images.classes))).cpu().numpy(),
         foreground=torch.cat(share).numpy()[back],
-        parts_shown={method: np.concatenate(of)[back] for method, of in shown.items()},
     )
 
 

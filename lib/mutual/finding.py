@@ -130,17 +130,12 @@ def _find_group(clip: Clip, read: Read, method: str, count: int, seed: int) -> d
         label_maps = parts.pca_parts(read.features, read.mask, count)
     else:
         label_maps = parts.kmeans_parts(read.features, read.mask, count, seed)
-    if read.outline is not None:
-        label_maps = cut_out(label_maps, read.outline)
+    if read.outline is not None:  # cut to it, at its resolution
+        grown = F.interpolate(label_maps[:, None].float(), read.outline.shape[1:])[:, 0].long()
+        label_maps = grown.masked_fill(~read.outline, -1)
     embedded, present = embed_parts(clip, read.pixels, label_maps, count)
     found = {"embedded": embedded, "present": present, "foreground": read.mask.float().mean((1, 2))}
     return {name: tensor.cpu() for name, tensor in (found | {"label_maps": label_maps.to(torch.int8)}).items()}
-
-
-def cut_out(label_maps: torch.Tensor, outline: torch.Tensor) -> torch.Tensor:
-    """Label maps int64 [B, h, w] at pixel level, -1 outside the `outline` bool [B, S, S]: int64 [B, S, S]."""
-    grown = F.interpolate(label_maps[:, None].float(), outline.shape[1:])[:, 0].long()
-    return grown.masked_fill(~outline, -1)
 
 
 def embed_parts(

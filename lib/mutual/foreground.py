@@ -78,14 +78,3 @@ def intersection_over_union(found: Tensor, truth: Tensor) -> np.ndarray:
     """Overlap of masks bool [n, h, w] with true masks bool [n, H, W], both scaled to H x W: float [n]."""
     found = F.interpolate(found[:, None].float(), truth.shape[1:])[:, 0].bool().cpu()
     return ((found & truth).sum((1, 2)) / (found | truth).sum((1, 2)).clamp(min=1)).numpy()
-
-
-def localisation(
-    clip: Clip, images: ImageDataset, where: dict[str, Any], spectral: str = "class", components: str = "released"
-) -> np.ndarray:
-    """Intersection over union of the foreground with the true animal, image by image: float [n] (bestiary only)."""
-    found = np.zeros(len(images))
-    for members in groups(images.labels):
-        _, mask = masks(clip, clip.pixels(images.image(i) for i in members), where, spectral, components)
-        found[members] = intersection_over_union(mask, animals(images, members))
-    return found

@@ -1,25 +1,22 @@
 """What the descriptors of an image and of its class share: the information measure, its dynamics, and AUC.
 
-The vision side of an image is its list of N distinct descriptors, most relevant first; the language side is
-the list of the M descriptors nearest to a class name; K of them are in both. The paper writes (equations 1
-and 3)
+The vision side of an image is its list of N distinct descriptors, most relevant first; the language side is the list of
+the M descriptors nearest to a class name; K of them are in both. The paper writes (equations 1 and 3)
 
     I = H(vision) + H(language) - H(vision, language),   H(vision) = ln N,   H(language) = ln M,
 
-and takes the joint entropy from the table T_ij = [descriptor i = descriptor j], scaled to sum 1: K equal
-entries, so H(vision, language) = ln K. The paper's last line (equation 9) has a plus before that term, and so
-has the released code. Three readings follow:
+and takes the joint entropy from the table T_ij = [descriptor i = descriptor j], scaled to sum 1: K equal entries, so
+H(vision, language) = ln K. The paper's last line (equation 9) has a plus before that term, and so has the released
+code. Three readings follow, each 0 when K = 0:
 
-"released" is ln N + ln M + ln K = ln(N·M·K), and 0 when K = 0: what was run and published. It grows with the
-overlap, but a single match is already worth ln(N·M), 6.6 nats for N = 15 and M = 50.
+"released" is ln N + ln M + ln K: what was run and published. It grows with the overlap, but a single match is already
+worth ln(N·M), 6.6 nats for N = 15 and M = 50.
+"definition" is ln N + ln M - ln K: the formula with its own minus sign. It *falls* as the overlap grows, because ln N
+and ln M are not the entropies of the table's margins.
+"consistent" is ln K: the mutual information of that table, with margins and joint entropy taken from the same table. A
+single match says nothing, since each side then holds one matched descriptor.
 
-"definition" is ln N + ln M - ln K = ln(N·M / K), and 0 when K = 0: the formula with its own minus sign. It
-*falls* as the overlap grows, because ln N and ln M are not the entropies of the table's margins.
-
-"consistent" is ln K, and 0 when K = 0: the mutual information of that table, with margins and joint entropy
-taken from the same table. A single match says nothing, since each side then holds one matched descriptor.
-
-All in nats. Ids are integers; lists are padded with -1 at their end.
+All in nats. Ids are integers; lists [images, descriptors] are padded with -1 at their end.
 """
 
 from typing import Any
@@ -34,37 +31,31 @@ REMOVALS = ("dummy", "drop")
 
 
 def shared_information(n: Any, m: Any, k: Any, information: str = "released") -> np.ndarray:
-    """Information in nats of lists of n and m descriptors with k in common, elementwise; 0 where k is 0.
-
-    "released" ln(n·m·k), "definition" ln(n·m/k), "consistent" ln k: see the top of this module.
-    """
+    """Information in nats of lists of n and m descriptors with k in common, elementwise: see the top of this module."""
     one_of("information", information, READINGS)
     n, m, k = np.broadcast_arrays(*(np.asarray(_array(x), dtype=float) for x in (n, m, k)))
     if (k < 0).any() or (k > np.minimum(n, m)).any():
         raise UserError("The overlap k must lie between 0 and the length of the shorter list; check the counts.")
-    some = k > 0
-    log_n, log_m, log_k = (np.log(np.where(some, x, 1)) for x in (n, m, k))
+    log_n, log_m, log_k = (np.log(np.where(k > 0, x, 1)) for x in (n, m, k))
     if information == "released":
         return log_n + log_m + log_k
     return log_n + log_m - log_k if information == "definition" else log_k
 
 
 def language_concepts(scores: Any, classes: Any, top_u: int) -> np.ndarray:
-    """The descriptors nearest to each image's class name, nearest first.
+    """The descriptors nearest to each image's class name, nearest first: int64 [B, top_u].
 
-    scores [classes, D] (class text and descriptor text), classes int [B] (the predicted class of each image)
-    -> int64 [B, top_u]. Paper section 3.2, where their number is called u.
+    scores [classes, D] (class text and descriptor text), classes int [B] (the predicted class of each image). Paper
+    section 3.2, where their number is called u.
     """
     scores = _array(scores)
     if not 1 <= top_u <= scores.shape[1]:
         raise UserError(
-            f"top_u = {top_u} was given for a bank of {scores.shape[1]} descriptors; expected between 1 "
-            "and the size of the bank."
+            f"top_u = {top_u} was given for a bank of {scores.shape[1]} descriptors; expected 1 to the bank's size."
         )
     if not np.isfinite(scores).all():
         raise UserError("The class-descriptor scores contain NaN or infinite values; check the weights.")
-    nearest = np.argsort(-scores, axis=1, kind="stable")[:, :top_u]
-    return nearest[_array(classes)]
+    return np.argsort(-scores, axis=1, kind="stable")[:, :top_u][_array(classes)]
 
 
 def matches(vision_ids: Any, language_ids: Any) -> np.ndarray:
@@ -72,8 +63,7 @@ def matches(vision_ids: Any, language_ids: Any) -> np.ndarray:
     vision, language = _lists(vision_ids, "vision"), _lists(language_ids, "language")
     if len(vision) != len(language):
         raise UserError(
-            f"{len(vision)} vision lists and {len(language)} language lists were given; expected one "
-            "of each for every image."
+            f"{len(vision)} vision lists and {len(language)} language lists were given; expected one of each an image."
         )
     found = np.zeros(vision.shape, bool)
     for nth in language.T:  # a loop over M, so that memory stays that of the lists
@@ -81,29 +71,28 @@ def matches(vision_ids: Any, language_ids: Any) -> np.ndarray:
     return found & (vision >= 0)
 
 
-def last_hit(vision_ids: Any, language_ids: Any) -> np.ndarray:
-    """Rank (from 1) of the last vision-side descriptor that the language side has too; 0 if none: int [B].
-
-    That many descriptors must be removed until a "released" curve is 0, so that AUC mostly measures this.
-    """
-    return last_of(matches(vision_ids, language_ids))
-
-
 def last_of(hits: np.ndarray) -> np.ndarray:
-    """`last_hit` of what `matches` gives, bool [B, N]: int [B]."""
+    """Rank (from 1) of the last descriptor that is a hit, 0 if none: bool [B, N] of `matches` -> int [B].
+
+    So many descriptors must be removed until a "released" curve is 0, so that AUC mostly measures this.
+    """
     return (hits * np.arange(1, hits.shape[1] + 1)).max(axis=1, initial=0)
+
+
+def last_hit(vision_ids: Any, language_ids: Any) -> np.ndarray:
+    """`last_of` the matches of two lists: int [B]."""
+    return last_of(matches(vision_ids, language_ids))
 
 
 def curves(vision_ids: Any, language_ids: Any, information: str = "released", removal: str = "dummy") -> np.ndarray:
     """Information of each image as its descriptors are taken away, most relevant first.
 
-    [B, N], [B, M] -> float64 [B, N + 1]: entry i after i removals, the first with the full list, nan beyond
-    the end of an image's list. "dummy" (released code) overwrites a removed descriptor, so that the list
-    keeps its length; "drop" (the paper's words) shortens it. Paper section 3.3.
+    [B, N], [B, M] -> float64 [B, N + 1]: entry i after i removals, the first with the full list, nan beyond the end of
+    an image's list. "dummy" (released code) overwrites a removed descriptor, so that the list keeps its length; "drop"
+    (the paper's words) shortens it. Paper section 3.3.
     """
-    hits = matches(vision_ids, language_ids)
     n, m = ((_array(ids) >= 0).sum(axis=1) for ids in (vision_ids, language_ids))
-    return curves_of(hits, n, m, information, removal)
+    return curves_of(matches(vision_ids, language_ids), n, m, information, removal)
 
 
 def curves_of(
@@ -112,17 +101,15 @@ def curves_of(
     """`curves` of lists of n and m descriptors (int [B]) of which `hits` (bool [B, N], of `matches`) are shared."""
     one_of("removal", removal, REMOVALS)
     removed = np.arange(hits.shape[1] + 1)
-    left = np.maximum(n[:, None] - removed, 0)
+    left = np.maximum(n[:, None] - removed, 0) if removal == "drop" else n[:, None]
     k = np.pad(np.cumsum(hits[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
-    values = shared_information(left if removal == "drop" else n[:, None], m[:, None], k, information)
-    return np.where(removed <= n[:, None], values, np.nan)
+    return np.where(removed <= n[:, None], shared_information(left, m[:, None], k, information), np.nan)
 
 
 def padded(image_curves: np.ndarray, length: int | None = None) -> np.ndarray:
-    """Curves filled with zeros beyond their end.
+    """Curves filled with zeros beyond their end: [B, N + 1] -> [B, length], by default as long as the longest list.
 
-    [B, N + 1] -> [B, length], by default as long as the longest list of descriptors needs. AUC depends on
-    `length`: give the same to sets of images that are to be compared.
+    AUC depends on `length`: give the same to sets of images that are to be compared.
     """
     image_curves = np.asarray(image_curves, dtype=float)
     longest = int((~np.isnan(image_curves)).sum(axis=1).max(initial=0))
@@ -134,10 +121,9 @@ def padded(image_curves: np.ndarray, length: int | None = None) -> np.ndarray:
 
 
 def image_scores(image_curves: np.ndarray, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """MI (first point) and AUC of each image's padded curve: (float64 [B], float64 [B]).
+    """MI (first point) and AUC (as published, the plain mean of the points) of each padded curve: float64 [B] each.
 
-    "Area" as published: the plain mean of the points. Their means over images are the MI and the AUC of the mean curve
-    (Table 3): resample these to get intervals.
+    Their means over images are the MI and the AUC of the mean curve (Table 3): resample these to get intervals.
     """
     values = padded(image_curves, length)
     return values[:, 0], values.mean(axis=1)

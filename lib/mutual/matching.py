@@ -55,17 +55,16 @@ def sinkhorn(
 ) -> Tensor:
     """Transport plan between parts and candidates: columns sum to 1, rows to (candidates / parts).
 
-    similarity [B, L, K], present bool [B, L], candidate bool [B, K] -> float64 [B, L, K], zero outside. One
-    round scales the rows of exp(2.5 similarity / temperature) to sum 1, then the columns, as the released
-    code does; here in the factors u, v of plan = u · kernel · v. A round shrinks the distance to the limit at
-    least by tanh(d/4)², d being the largest log cross-ratio of the kernel (Birkhoff, Hilbert's metric). For
-    CLIP's similarities, which differ by hundredths, that is far below 0.1: the plan stands still after some
-    ten rounds, and the loop ends there. Paper equation 2.
+    similarity [B, L, K], present bool [B, L], candidate bool [B, K] -> float64 [B, L, K], zero outside. A round scales
+    the rows of exp(2.5 similarity / temperature) to sum 1, then the columns, as the released code does; here in the
+    factors u, v of plan = u · kernel · v. A round shrinks the distance to the limit at least by tanh(d/4)², d being the
+    largest log cross-ratio of the kernel (Birkhoff, Hilbert's metric). For CLIP's similarities, which differ by
+    hundredths, that is far below 0.1: the plan stands still after some ten rounds, and the loop ends there. Paper
+    equation 2.
     """
     if temperature <= 0 or rounds < 1:
-        raise UserError(
-            f"temperature = {temperature} and rounds = {rounds} were given; expected a positive number and at least 1."
-        )
+        given = f"temperature = {temperature} and rounds = {rounds} were given"
+        raise UserError(f"{given}; expected a positive number and at least 1.")
     allowed = present[:, :, None] & candidate[:, None, :]
     score = (SCORE_SCALE * similarity.double() / temperature).masked_fill(~allowed, -torch.inf)
     highest = score.amax(dim=2, keepdim=True)
@@ -167,11 +166,8 @@ def _require(similarity: Tensor, present: Tensor, candidate: Tensor, per_part: i
             f"Similarity {tuple(similarity.shape)}, present {tuple(present.shape)} and candidate "
             f"{tuple(candidate.shape)} do not fit; expected [B, L, D], [B, L] and [B, D]."
         )
-    if not 1 <= per_part <= similarity.shape[2]:
-        raise UserError(
-            f"per_part = {per_part} was given for a bank of {similarity.shape[2]} descriptors; "
-            "expected between 1 and the size of the bank."
-        )
+    if not 1 <= per_part <= (bank := similarity.shape[2]):
+        raise UserError(f"per_part = {per_part} was given for a bank of {bank} descriptors; expected 1 to {bank}.")
     if not torch.isfinite(similarity).all():
         raise UserError("The similarities contain NaN or infinite values; check the weights and the precision.")
 

@@ -1,4 +1,4 @@
-"""What is seen of one model: how much its two encoders share (Table 3, Figure 3), and where it sees the foreground."""
+"""What is seen of one model for Table 3 and Figure 3: how much its two encoders share."""
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,7 @@ def table3(given: Given, options: Options) -> Seen:
     for method, named in found.named.items():
         ids = named.vision_ids.numpy()
         about["few_candidates"] = 100.0 * named.few_candidates
-        for against, pairs in _pairs(found, ids, size, given.seed).items():
+        for against, pairs in _pairs(found, ids, images.labels, size, given.seed).items():
             draws = [_measured(listed, language, options) for listed, language in pairs]
             means = {k: np.mean([draw[k] for draw in draws], axis=0) for k in draws[0]}
             tables.append(about.assign(parts=method, against=against, **means))
@@ -51,22 +51,22 @@ def _about(images: ImageDataset, found: Explanations) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "image": np.arange(len(images)),
-            "class": names[found.labels],
+            "class": names[images.labels],
             "predicted": names[found.predicted],
-            "top1": 100.0 * (found.predicted == found.labels),
+            "top1": 100.0 * (found.predicted == images.labels),
             "top5": 100.0 * found.top5,
             "foreground": 100.0 * found.foreground,
         }
     )
 
 
-def _pairs(found: Explanations, ids: np.ndarray, size: int, seed: int) -> dict[str, list[tuple]]:
+def _pairs(found: Explanations, ids: np.ndarray, labels: np.ndarray, size: int, seed: int) -> dict[str, list[tuple]]:
     """Vision lists and the language lists that they are held against: one pair, and `DRAWS` of each null model."""
     stream, language = rng(seed, "nulls"), found.language_ids(size)
     wrong = information.wrong_classes(found.predicted, len(found.language_scores), DRAWS, stream)
     return {
         "predicted class": [(ids, language)],
-        "true class": [(ids, found.language_ids(size, found.labels))],
+        "true class": [(ids, found.language_ids(size, labels))],
         "wrong class": [(ids, found.language_ids(size, classes)) for classes in wrong],
         "random descriptors": [(information.random_lists(ids, len(found.bank), stream), language) for _ in wrong],
     }
@@ -80,26 +80,3 @@ def _measured(ids: np.ndarray, language: np.ndarray, options: Options) -> dict[s
     mi, auc = information.image_scores(curves, ids.shape[1] + 1)
     last = information.last_of(hits)
     return {"descriptors": n, "matches": k, "hit": 100.0 * (k > 0), "last_hit": last, "mi": mi, "auc": auc}
-
-
-def read_foreground(given: Given, options: Options) -> Seen:
-    """Where the foreground is read here ("default") and in the released notebook ("released"), and how well.
-
-    A line an image and `read`; columns where (features, layer, method and component), share (% of the patches), none (0
-    or 100: none was found, and the whole image stands in) and, where the true animal is known, iou (%, with it).
-    """
-    clip, images, tables = given.model, given.images, []
-    names = np.array(images.classes, dtype=object)[images.labels]
-    for read, name in {"default": "default", "released": "published"}.items():
-        where = foreground.setting_of(clip, name)
-        share, iou = np.zeros(len(images)), np.full(len(images), np.nan)
-        for members in foreground.groups(images.labels):
-            pixels = clip.pixels(images.image(i) for i in members)
-            mask = foreground.masks(clip, pixels, where, options.spectral, options.components)[1]
-            share[members] = 100.0 * mask.float().mean((1, 2)).cpu()
-            if images.name == "bestiary":
-                iou[members] = 100.0 * foreground.intersection_over_union(mask, foreground.animals(images, members))
-        table = pd.DataFrame({"image": np.arange(len(images)), "class": names, "read": read})
-        table["where"] = f"{where['feature']}, layer {where['layer']}, {where['method']} {where['component'] + 1}"
-        tables.append(table.assign(share=share, none=100.0 * (share == 100), iou=iou))
-    return Seen(pd.concat(tables, ignore_index=True).dropna(axis=1, how="all"))

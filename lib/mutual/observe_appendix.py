@@ -1,7 +1,6 @@
 """What is seen of one model for the appendix: boxes (A1), matchings (A2), accuracy without the rest (A3), banks."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,36 +22,71 @@ from lib.store import Seen
 
 DECOMPOSITIONS = {"GDC": ("svd", 1), "PCA": ("pca", 0)}  # the paper's names
 CENTRE = 0.5**0.5  # side of the centred box that covers half of the picture
+FINE = (512, 512)  # cells of the masks that look at nothing
 BANKS = ("as it is", "half forgotten", "a quarter wrong", "of another class")
 
 
 def localisation(given: Given, options: Options) -> Seen:
-    """Whether the foreground's box hits the object's, for each facet of the last layer and each decomposition: CorLoc.
+    """How well the foreground is found by each facet of the last layer and each decomposition. Paper, appendix Table 1.
 
-    A line an image and `features`: "Tokens (GDC)" and so on, as in the published table; "as in Table 3", where this
-    project reads the foreground; "whole picture" and "central half", a box that covers half of it, which look at
-    nothing. Column hit: 0 or 100. A facet that a family lacks has no lines. Without boxes there is no line at all, and
-    the note "reason" says why. Paper, appendix Table 1.
+    A line an image and `features`: "Tokens (GDC)" and so on, as in the published table, the first of which is the
+    released notebook's; "as in Table 3", where this project reads the foreground (its features, layer, method and
+    component are the column `where`); "whole picture" and "central half", a box that covers half of it, which look at
+    nothing. Columns: hit (0 or 100: its box overlaps the object's by more than half; their mean is CorLoc), share (% of
+    the patches, 100 where none was found), iou (%, with the true animal); nan where that is not known. Without boxes
+    the note "reason" says why. A facet that a family lacks has no lines.
     """
     clip, images = given.model, given.images
-    folder = given.open_file(str(datasets_folder() / images.name / "boxes"))
+    folder, notes = given.open_file(str(datasets_folder() / images.name / "boxes")), {}
     try:
         appendix.true_boxes(images, [0], folder)
     except UserError as error:  # most datasets have none on disk; the rest of the page does not need them
-        return Seen(pd.DataFrame(columns=["image", "class", "features", "hit"]), notes={"reason": str(error)})
+        notes["reason"] = str(error)
 
     def compute(some: ImageDataset) -> dict[str, Tensor]:
-        hits: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {}
         for members in foreground.groups(some.labels):
-            for name, right in _hits(clip, some, members, options, folder).items():
-                hits.setdefault(name, torch.zeros(len(some)))[torch.from_numpy(members)] = right
-        return hits
+            true = [] if notes else appendix.true_boxes(some, members, folder)
+            for name, mask in _found(clip, some, members, options).items():
+                rows = found.setdefault(name, torch.zeros(len(some), 3))
+                rows[torch.from_numpy(members)] = _fit(some, members, mask, true)
+        return found
 
-    switches = {k: getattr(options, k) for k in ("spectral", "components")}
-    key = {"kind": "localisation", "model": clip.decides, "where": _where(clip, options), **switches}
-    found = by_chunks(key, images, compute, f"boxes of {clip.name}")
-    tables = [_about(images).assign(features=name, hit=100.0 * hit.numpy()) for name, hit in found.items()]
-    return Seen(pd.concat(tables, ignore_index=True))
+    where, switches = _where(clip, options), {k: getattr(options, k) for k in ("spectral", "components")}
+    key = {"kind": "localisation", "model": clip.decides, "where": where, "boxes": not notes, **switches}
+    tables = []
+    for name, rows in by_chunks(key, images, compute, f"foregrounds of {clip.name}").items():
+        values = dict(zip(("hit", "share", "iou"), 100.0 * rows.numpy().T, strict=True))
+        tables.append(_about(images).assign(features=name, **values))
+    read = f"{where['feature']}, layer {where['layer']}, {where['method']} {where['component'] + 1}"
+    return Seen(pd.concat(tables, ignore_index=True).assign(where=read), notes=notes)
+
+
+def _found(clip: Clip, images: ImageDataset, members: np.ndarray, options: Options) -> dict[str, Tensor]:
+    """What each way of looking takes for the foreground of the images of one group: bool [B, h, w] by name."""
+    pixels, switches = clip.pixels(images.image(i) for i in members), (options.spectral, options.components)
+    masks = {"as in Table 3": foreground.masks(clip, pixels, _where(clip, options), *switches)[1]}
+    for facet, (features, grid) in facets_of(clip, pixels).items():
+        for name, (method, component) in DECOMPOSITIONS.items():
+            where = {"method": method, "component": component}
+            masks[f"{facet} ({name})"] = foreground.mask_of(features, grid, where, *switches)
+    whole, low = torch.ones(len(members), *FINE, dtype=torch.bool), round(FINE[0] * (1 - CENTRE) / 2)
+    centre = F.pad(whole[:, low:-low, low:-low], [low] * 4)
+    return masks | {"whole picture": whole, "central half": centre}
+
+
+def _fit(images: ImageDataset, members: np.ndarray, mask: Tensor, true: list[list[appendix.Box]]) -> Tensor:
+    """hit, share and iou of masks bool [B, h, w]: float [B, 3], nan where the truth is not known."""
+    mask = mask.cpu()
+    found = torch.full((len(mask), 3), torch.nan)
+    for i, boxes in enumerate(true):
+        left, top, right, bottom = np.divide(appendix.box(mask[i]), len(mask[i]))
+        found[i, 0] = float(appendix.hit((left, top, right, bottom), boxes))
+    found[:, 1] = mask.float().mean((1, 2))
+    if images.name == "bestiary":
+        iou = foreground.intersection_over_union(mask, foreground.animals(images, members))
+        found[:, 2] = torch.from_numpy(iou)
+    return found
 
 
 def _where(clip: Clip, options: Options) -> dict[str, Any]:
@@ -62,23 +96,6 @@ def _where(clip: Clip, options: Options) -> dict[str, Any]:
 def _about(images: ImageDataset) -> pd.DataFrame:
     names = np.array(images.classes, dtype=object)[images.labels]
     return pd.DataFrame({"image": np.arange(len(images)), "class": names})
-
-
-def _hits(clip: Clip, images: ImageDataset, members: np.ndarray, options: Options, folder: Path) -> dict[str, Tensor]:
-    """Whether each way of looking hits the object, for the images of one group: dict of float [B]."""
-    pixels, true = clip.pixels(images.image(i) for i in members), appendix.true_boxes(images, members, folder)
-    switches = (options.spectral, options.components)
-    masks = {"as in Table 3": foreground.masks(clip, pixels, _where(clip, options), *switches)[1]}
-    for facet, (features, grid) in facets_of(clip, pixels).items():
-        for name, (method, component) in DECOMPOSITIONS.items():
-            where = {"method": method, "component": component}
-            masks[f"{facet} ({name})"] = foreground.mask_of(features, grid, where, *switches)
-    boxes = {k: [np.divide(appendix.box(m), m.shape[0]) for m in mask.cpu()] for k, mask in masks.items()}
-    low, high = (1 - CENTRE) / 2, (1 + CENTRE) / 2
-    boxes |= {"whole picture": [(0, 0, 1, 1)] * len(true), "central half": [(low, low, high, high)] * len(true)}
-    return {
-        k: torch.tensor([float(appendix.hit(*pair)) for pair in zip(v, true, strict=True)]) for k, v in boxes.items()
-    }
 
 
 def facets_of(clip: Clip, pixels: Tensor, layer: int = -1) -> dict[str, tuple[Tensor, tuple[int, int]]]:

@@ -51,10 +51,8 @@ def foreground(
     see `connected`. An image left without any patch gets the whole image as foreground. Paper section 3.1, appendix A.
     """
     if grid[0] * grid[1] != features.shape[1]:
-        raise UserError(
-            f"The grid {tuple(grid)} does not hold the {features.shape[1]} patches given; "
-            "pass the grid that came with the features."
-        )
+        held = f"The grid {tuple(grid)} does not hold the {features.shape[1]} patches given"
+        raise UserError(f"{held}; pass the grid that came with the features.")
     one_of("method", method, ("svd", "pca"))
     decompose = singular_vectors if method == "svd" else principal_components
     values = decompose(features, count=component + 1, spectral=spectral)[..., component]
@@ -64,9 +62,8 @@ def foreground(
 def connected(mask: Tensor, components: str = "released") -> Tensor:
     """Keep the largest 8-connected component of each mask; a mask without any patch becomes the whole image.
 
-    mask bool [B, h, w] -> bool [B, h, w]. "largest" (paper), "released" (also the second largest if it has at
-    least 5 patches), "all" (leave the mask as it is). Of components of equal size the first in reading order
-    wins.
+    mask bool [B, h, w] -> bool [B, h, w]. "largest" (paper), "released" (also the second largest if it has at least 5
+    patches), "all" (leave the mask as it is). Of components of equal size the first in reading order wins.
     """
     keep = {"released": 2, "largest": 1, "all": None}
     one_of("components", components, tuple(keep))
@@ -90,10 +87,8 @@ def dense_crf(
     try:
         import pydensecrf.densecrf as package
     except ImportError:
-        raise UserError(
-            "The dense CRF needs the package pydensecrf2 (`pip install pydensecrf2`, with a C++ compiler); "
-            "without it leave crf at False."
-        ) from None
+        needs = "The dense CRF needs the package pydensecrf2 (`pip install pydensecrf2`, with a C++ compiler)"
+        raise UserError(f"{needs}; without it leave crf at False.") from None
     side = pixels.shape[2:]
     upscaled = F.interpolate(mask[:, None].float(), side)[:, 0].cpu().numpy()
     refined = np.empty(upscaled.shape, bool)
@@ -111,10 +106,9 @@ def dense_crf(
 def pca_parts(features: Tensor, mask: Tensor, parts: int = 5) -> Tensor:
     """Give each foreground patch the principal component on which it scores highest.
 
-    features [B, P, C], mask bool [B, h, w] -> int64 [B, h, w], -1 outside the mask. The components are fitted
-    on all foreground patches together and each is scaled to 0..1 (paper section 3.1). The direction of a
-    component is arbitrary but decides who scores highest: as in scikit-learn, the largest weight is positive.
-    Never more components than patches.
+    features [B, P, C], mask bool [B, h, w] -> int64 [B, h, w], -1 outside the mask. The components are fitted on all
+    foreground patches together and each is scaled to 0..1 (paper section 3.1). A component's direction is arbitrary but
+    decides who scores highest: as in scikit-learn, the largest weight is positive. Never more than patches.
     """
     rows = _foreground_rows(features, mask, parts)
     centred = rows - rows.mean(dim=0)
@@ -156,32 +150,30 @@ def kmeans(rows: Tensor, clusters: int, seed: int = 0, rounds: int = 500, tolera
 def _rows(features: Tensor, spectral: str) -> Tensor:
     """One matrix of patches for the class, or one for each image: float64 [1, B·P, C] or [B, P, C]."""
     one_of("spectral", spectral, ("class", "image"))
-    _require_finite(features)
-    features = features.double()
+    features = _finite(features)
     return features if spectral == "image" else features.reshape(1, -1, features.shape[-1])
 
 
-def _require_finite(features: Tensor) -> None:
+def _finite(features: Tensor) -> Tensor:
+    """The same in float64. Raises UserError for another shape, and for NaN."""
     if features.ndim != 3:
-        raise UserError(
-            f"Patch features of shape {tuple(features.shape)} were given; expected [images, patches, width]."
-        )
+        shape = tuple(features.shape)
+        raise UserError(f"Patch features of shape {shape} were given; expected [images, patches, width].")
     if not torch.isfinite(features).all():
         raise UserError("The patch features contain NaN or infinite values; check the weights and the precision.")
+    return features.double()
 
 
 def _decompose(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Thin singular value decomposition [B, n, C] -> U [B, n, count], S [B, count], V [B, C, count].
 
-    By the eigenvectors of the smaller Gram matrix: the patches of a class are many more than the features'
-    width, so that this is several times cheaper than a full decomposition; in float64 the leading vectors
-    agree with it.
+    By the eigenvectors of the smaller Gram matrix: the patches of a class are many more than the features' width, so
+    that this is several times cheaper than a full decomposition; in float64 the leading vectors agree with it.
     """
-    if count > min(rows.shape[1:]):
-        raise UserError(
-            f"{count} components were asked of {rows.shape[1]} patches of width {rows.shape[2]}; ask for fewer."
-        )
-    tall = rows.shape[1] >= rows.shape[2]
+    n, width = rows.shape[1:]
+    if count > min(n, width):
+        raise UserError(f"{count} components were asked of {n} patches of width {width}; ask for fewer.")
+    tall = n >= width
     gram = rows.mT @ rows if tall else rows @ rows.mT
     values, vectors = torch.linalg.eigh(gram)
     values = values[:, -count:].flip(1).clamp(min=0).sqrt()
@@ -194,8 +186,8 @@ def _decompose(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
 def _minority_positive(vectors: Tensor) -> Tensor:
     """Turn each column [B, n, count] so that its rarer sign is positive.
 
-    A column of one sign only is made positive, and at exactly half and half the largest entry is: the
-    released code leaves both to the solver.
+    A column of one sign only is made positive, and at exactly half and half the largest entry is: the released code
+    leaves both to the solver.
     """
     largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
     vectors = torch.where(largest < 0, -vectors, vectors)
@@ -223,17 +215,15 @@ def _largest(mask: np.ndarray, keep: int | None) -> np.ndarray:
 
 def _foreground_rows(features: Tensor, mask: Tensor, parts: int) -> Tensor:
     """Features of the patches inside the mask, float64 [n, C], image after image."""
-    _require_finite(features)
+    features = _finite(features)
     if parts < 1:
         raise UserError(f"parts = {parts} was given; expected at least 1.")
     if mask.shape[0] != features.shape[0] or mask[0].numel() != features.shape[1]:
-        raise UserError(
-            f"A mask of shape {tuple(mask.shape)} does not fit features of shape "
-            f"{tuple(features.shape)}; expected one mask entry for each patch."
-        )
+        shapes = f"A mask of shape {tuple(mask.shape)} does not fit features of shape {tuple(features.shape)}"
+        raise UserError(f"{shapes}; expected one mask entry for each patch.")
     if not mask.any():
         raise UserError("The foreground mask is empty in every image; pass the mask that `foreground` returns.")
-    return features.double()[mask.reshape(mask.shape[0], -1)]
+    return features[mask.reshape(mask.shape[0], -1)]
 
 
 def _label_map(labels: Tensor, mask: Tensor) -> Tensor:

@@ -172,7 +172,8 @@ def scatter(
         name_points(ax, frame[label], frame[x], frame[y])
     ax.set(xlabel=x, ylabel=y)
     ax.margins(0.12)
-    ax.legend(fontsize="small")
+    if len(frame):  # where nothing is known there is nothing to name
+        ax.legend(fontsize="small")
     return ax
 
 

@@ -25,7 +25,7 @@ def averaged(dataset: str = "imagenet") -> pd.DataFrame:
     """
     if dataset not in ("bestiary", "imagenet"):
         there = (paths.DATA / "published" / f"mutual_knowledge_{dataset}.csv").is_file()
-        return load(f"mutual_knowledge_{dataset}") if there else load("mutual_knowledge_table3").iloc[:0]
+        return load(f"mutual_knowledge_{dataset}") if there else averaged().iloc[:0]
     table = load("mutual_knowledge_table3")
     average = {m: table[[f"{m}_pca", f"{m}_kmeans"]].mean(axis=1) for m in ("auc", "mi")}
     return table.assign(**average)

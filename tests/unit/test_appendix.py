@@ -14,7 +14,7 @@ from lib import data, models
 from lib.errors import UserError
 from lib.given import Given
 from lib.models import heads
-from lib.mutual import appendix, foreground, matching, observe_appendix
+from lib.mutual import appendix, explain, foreground, matching, observe_appendix
 from lib.mutual.options import BankOptions, MaskOptions, Options
 from lib.show import published
 
@@ -93,14 +93,25 @@ def test_boxes_of_photographs_are_read_from_their_annotations(make_folder, tmp_p
 FEATURES = [f"{facet} ({name})" for facet in ("Tokens", "Keys", "Ensemble") for name in ("GDC", "PCA")]
 
 
-def test_localisation_has_every_facet_and_the_boxes_that_look_at_nothing(given, images):
+def test_localisation_has_every_facet_and_the_boxes_that_look_at_nothing(given, images, clip):
     table = observe_appendix.localisation(given, Options()).table
     assert set(table["features"]) == {*FEATURES, "as in Table 3", "whole picture", "central half"}
     low, high = (1 - 0.5**0.5) / 2, (1 + 0.5**0.5) / 2
     true = appendix.true_boxes(images, range(12), Path())
     expected = [100 * appendix.hit((low, low, high, high), t) for t in true]
-    assert table.loc[table["features"] == "central half", "hit"].tolist() == expected
-    assert set(table["hit"]) <= {0, 100}
+    by = table.set_index("features")
+    assert by.loc["central half", "hit"].tolist() == expected and set(table["hit"]) <= {0, 100}
+    assert (by.loc["whole picture", "share"] == 100).all() and by["where"].unique() == ["tokens, layer -2, pca 1"]
+    maps = explain.find(clip, images).label_maps >= 0
+    iou = 100 * foreground.intersection_over_union(maps, foreground.animals(images, range(12)))
+    np.testing.assert_allclose(by.loc["as in Table 3", "iou"], iou, atol=1e-4)
+    np.testing.assert_allclose(by.loc["as in Table 3", "share"], 100 * maps.float().mean((1, 2)), atol=1e-4)
+
+
+def test_the_released_foreground_is_the_graph_decomposition_of_tokens(given, clip, images):
+    table = observe_appendix.localisation(given, Options(foreground="published")).table.set_index("features")
+    for column in ("hit", "share", "iou"):
+        assert table.loc["as in Table 3", column].tolist() == table.loc["Tokens (GDC)", column].tolist()
 
 
 def test_a_perfect_foreground_is_located(given, images, fresh_cache, monkeypatch):
@@ -115,13 +126,15 @@ def test_a_perfect_foreground_is_located(given, images, fresh_cache, monkeypatch
     monkeypatch.setattr(foreground, "mask_of", perfect)
     monkeypatch.setattr(observe_appendix, "facets_of", lambda clip, pixels: {"Keys": (None, (64, 64))})
     table = observe_appendix.localisation(given, Options()).table
-    assert (table.loc[table["features"] == "Keys (GDC)", "hit"] == 100).all()
+    keys = table[table["features"] == "Keys (GDC)"]
+    assert (keys["hit"] == 100).all() and keys["iou"].min() > 90
 
 
 def test_without_boxes_there_is_a_reason_and_they_are_asked_for_again_once_they_are_there(given, photographs):
     given.few = data.load(str(photographs))
     found = observe_appendix.localisation(given, Options())
-    assert not len(found.table) and "put the annotations there" in found.notes["reason"]
+    assert found.table["hit"].isna().all() and found.table["iou"].isna().all() and (found.table["share"] > 0).all()
+    assert "put the annotations there" in found.notes["reason"]
     assert [request[0] for request, sha in given.opened.items() if sha == "absent"] == ["file"]
 
 
