@@ -42,13 +42,8 @@ def auc(score: np.ndarray, right: np.ndarray) -> np.ndarray:
         return u / (n * m)
 
 
-def text_cosine(labels: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Cosine of each label's embedding with the right name's: float [neurons]. Both [neurons, c], of any norm."""
-    return torch.nn.functional.cosine_similarity(labels, truth, dim=1)
-
-
 def random_cosine(concepts: torch.Tensor, names: torch.Tensor) -> torch.Tensor:
-    """What `text_cosine` gives on average for a label drawn at random: float [k]. concepts [m, c], names [k, c]."""
+    """Cosine of each name with a concept drawn at random, on average: float [k]. concepts [m, c], names [k, c]."""
     unit = torch.nn.functional.normalize
     return unit(names, dim=1) @ unit(concepts, dim=1).mean(0)
 

@@ -9,9 +9,9 @@ import torch
 
 from lib.data import spread
 from lib.dissection import evaluation, network, similarity, truth
-from lib.dissection.judging import Places, of_class, right_concept
+from lib.dissection.judging import held_out, of_class, of_places, right_concept
 from lib.dissection.options import Options, listed
-from lib.dissection.setting import HeldOut, Setting, Words, named
+from lib.dissection.setting import Setting, Words, named
 from lib.dissection.similarity import best
 from lib.dissection.top_images import dead
 from lib.given import Given
@@ -28,20 +28,17 @@ def neurons(given: Given, options: Options) -> Seen:
 
     Lines: layer, depth, probe, concepts, similarity, unit, label, score, dead; correlation, auprc, auc of the neuron
     with held-out images that show the label, where these are known. Of last neurons the columns of `judging.of_class`,
-    of hidden ones those of `judging.Places`. notes: accuracy of the target on the run's images. Paper, section 4.2.
+    of hidden ones those of `judging.of_places`. notes: accuracy of the target on the run's images. Paper, section 4.2.
     """
     setting, tables = Setting(given, options, judged=network.FINAL in listed(options.layers)), []
-    unseen, places = HeldOut(setting), Places(setting)
     for about, words, q, images in setting.each():
         layer, unit = about["layer"], setting.units(about["layer"], q)
         for name in options.functions():
             scores = setting.scores(name, q, images, words.clip)[unit]
             label, score = best(scores)
-            line = labelled(words, label[:, None], score) | unseen.test(layer, words, label, unit)
-            if layer == network.FINAL:
-                line |= of_class(setting, words, scores, label)
-            else:
-                line |= places.compare(layer, words, label)
+            line = labelled(words, label[:, None], score) | held_out(setting, layer, words, label, unit)
+            final = layer == network.FINAL
+            line |= of_class(setting, words, scores, label) if final else of_places(setting, layer, words, label)
             tables.append(pd.DataFrame({**about, "similarity": name, "unit": unit.numpy(), **line}))
     if network.FINAL in setting.layers:
         right = setting.activity(network.FINAL, "val").argmax(1).cpu().numpy() == setting.images.labels
@@ -71,10 +68,10 @@ def evidence(given: Given, options: Options) -> Seen:
     Further columns: correlation, auprc, auc, where it is known what images show.
     """
     setting = Setting(given, options)
-    return Seen(pd.concat(_drawn(setting, HeldOut(setting)), ignore_index=True), notes=setting.notes)
+    return Seen(pd.concat(_drawn(setting, tested=True), ignore_index=True), notes=setting.notes)
 
 
-def _drawn(setting: Setting, unseen: HeldOut | None = None) -> Iterator[pd.DataFrame]:
+def _drawn(setting: Setting, tested: bool = False) -> Iterator[pd.DataFrame]:
     options, seed = setting.options, setting.given.seed
     for about, words, q, images in setting.each():
         unit = setting.units(about["layer"], q)
@@ -87,7 +84,7 @@ def _drawn(setting: Setting, unseen: HeldOut | None = None) -> Iterator[pd.DataF
                 first = found[:, 0] if draw == 0 else first
                 line = labelled(words, found, score[:, 0]) | {"kept": 100.0 * (found[:, 0] == first).numpy()}
                 line["right"] = np.nan if own is None else 100.0 * (found[:, 0] == own).numpy()
-                line |= unseen.test(about["layer"], words, first, unit, draw) if unseen else {}
+                line |= held_out(setting, about["layer"], words, first, unit, draw) if tested else {}
                 yield pd.DataFrame({**about, "similarity": name, "unit": unit.numpy(), "draw": draw, **line})
 
 

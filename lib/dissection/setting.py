@@ -1,6 +1,6 @@
 """What every observation of this wing begins with: a target, the CLIP that names, probes, words, activations."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,16 +9,14 @@ import numpy as np
 import torch
 
 from lib.data import ImageDataset
-from lib.dissection import evaluation, inputs, network, similarity, truth
+from lib.dissection import inputs, network, similarity
 from lib.dissection.options import Options, listed
 from lib.given import Given
-
-HELD_OUT = "v2"  # the miniature's split on which neurons are tested with their labels
 
 
 @dataclass
 class Words:
-    """A concept set: its name, its texts, and their embeddings by the CLIP that names and by the judge, [m, c]."""
+    """A concept set: its name, its texts, and their embeddings [m, c] by "clip", which names, and "judge" (or None)."""
 
     name: str
     texts: list[str]
@@ -41,14 +39,19 @@ class Setting:
         self.layers = network.choose(self.target, options.layers)
         self.probes = options.probe_names(given.dataset)
         self.notes: dict[str, Any] = {"probes": {}, "concepts": {}, "duplicates": {}}
-        self._opened: dict[str, ImageDataset] = {}
+        self._made: dict[tuple, Any] = {}
+
+    def once(self, *key: str, make: Callable[[], Any]) -> Any:
+        """What `make` makes, made at the first call with this key."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def probe(self, name: str) -> ImageDataset:
         """Probing images by name, see `inputs.probe`."""
-        if name not in self._opened:
-            self._opened[name] = inputs.probe(self.given, name, self.options.probe_images)
-            self.notes["probes"][name] = len(self._opened[name])
-        return self._opened[name]
+        found = self.once("probe", name, make=lambda: inputs.probe(self.given, name, self.options.probe_images))
+        self.notes["probes"][name] = len(found)
+        return found
 
     def seen(self, probe: str) -> torch.Tensor:
         """The CLIP's embeddings of a probe: float32 [images, c], on its device."""
@@ -96,36 +99,6 @@ class Setting:
                     yield about, words, q, images
 
 
-class HeldOut:
-    """Tests neurons with their labels on images that nothing else has seen, where it is known what these show."""
-
-    def __init__(self, setting: Setting):
-        self.setting = setting
-        self.shown: dict[str, torch.Tensor | None] = {}
-        self.activity: dict[str, torch.Tensor] = {}
-
-    def test(self, layer: str, words: Words, label: torch.Tensor, unit: torch.Tensor, draw: int = 0) -> dict:
-        """Columns correlation, auprc, auc of neurons `unit` with labels `label`; draw: of these images, 0 for all."""
-        setting = self.setting
-        if setting.known and words.name not in self.shown:
-            self.shown[words.name] = truth.present(setting.probe(HELD_OUT), words.texts)
-        shown = self.shown.get(words.name)
-        if shown is None:
-            return {"correlation": np.nan, "auprc": np.nan, "auc": np.nan}
-        if layer not in self.activity:
-            self.activity[layer] = setting.activity(layer, HELD_OUT).cpu()
-        some = slice(None) if not draw else evaluation.drawn(len(shown), draw, setting.given.seed)
-        present = shown[some][:, label.clamp(min=0)] & (label >= 0)
-        return evaluation.held_out(self.activity[layer][some][:, unit].numpy(), present.numpy())
-
-
 def named(label: torch.Tensor, texts: list[str]) -> list[str]:
     """The words of labels; "" for a dead neuron."""
     return [texts[k] if k >= 0 else "" for k in label.tolist()]
-
-
-def rows_of(label: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-    """The rows of labels, nan for dead neurons: [neurons, c]."""
-    chosen = embeddings[label.clamp(min=0).to(embeddings.device)].clone()
-    chosen[label < 0] = torch.nan
-    return chosen

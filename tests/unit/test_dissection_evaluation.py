@@ -62,10 +62,8 @@ def test_a_neuron_that_is_its_label():
     assert [float(found[what][0]) for what in ("correlation", "auprc", "auc")] == pytest.approx([1, 1, 1])
 
 
-def test_cosines_and_those_of_random_labels():
+def test_cosines_of_random_labels():
     a, b = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), torch.eye(6)[:4]
-    expected = [float(x @ y / x.norm()) for x, y in zip(a, b, strict=True)]
-    np.testing.assert_allclose(ev.text_cosine(a, 3 * b), expected, atol=1e-6)
     pairs = metrics.pairwise.cosine_similarity(a, b)
     np.testing.assert_allclose(ev.random_cosine(a, 3 * b), pairs.mean(0), atol=1e-6)
 
