@@ -23,5 +23,11 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterabl
     page = os.environ.get("COMPANION_PAGE")
     if page or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
         what = f"{page}, {what}" if page else what
-        return tqdm(items, desc=what, total=count, leave=False, mininterval=HEADLESS, file=sys.stderr, bar_format=LINE)
-    return tqdm(items, desc=what, total=count, leave=False, mininterval=0.2, file=sys.stderr)
+        return _bar(items, what, count, HEADLESS, LINE)
+    return _bar(items, what, count, 0.2)
+
+
+def _bar(items: Iterable[T], what: str, count: int | None, often: float, form: str | None = None) -> Iterable[T]:
+    """A bar that is drawn so often (s), and not at all for what is done before."""
+    about = {"desc": what, "total": count, "leave": False, "mininterval": often, "delay": often, "bar_format": form}
+    return tqdm(items, file=sys.stderr, **about)

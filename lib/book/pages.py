@@ -18,7 +18,7 @@ from typing import Any
 from lib import parameters
 from lib.store import replace
 
-BAR = re.compile(r"\r|\d+%\|")  # what a bar of progress writes
+BAR = re.compile(r"\r|\d+%\||\x1b\[A")  # what a bar of progress writes
 PLUMBING = "plumbing"  # tag of cells that the book folds
 
 
@@ -67,7 +67,9 @@ def tidy(notebook: Any) -> Any:
 
 
 def _is_bar(output: Any) -> bool:
-    return output.output_type == "stream" and output.name == "stderr" and bool(BAR.search(output.text))
+    if output.output_type != "stream" or output.name != "stderr":
+        return False
+    return not output.text.strip() or bool(BAR.search(output.text))
 
 
 def _with_value(line: str, values: dict[str, Any]) -> str:

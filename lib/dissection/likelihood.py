@@ -8,7 +8,7 @@ from lib.dissection.constants import Constants
 from lib.dissection.top_images import top_images
 from lib.errors import UserError
 
-BLOCK = 2**26  # cosines of some images with all concepts that are held at once
+BLOCK = 2**27  # cosines of some images with all concepts that are held at once
 PANEL = 2**18  # numbers of all neurons with some concepts: small enough for a processor's cache
 LONGEST = {torch.float32: 80.0, torch.float64: 600.0}  # logarithm that a product may reach
 
@@ -71,8 +71,8 @@ def _scores(
     if leading:
         best = found.topk(min(leading, len(T)), dim=1).indices
         for k in torch.arange(len(found), device=found.device).split(max(1, PANEL // (c.top_k * leading))):
-            logits = c.a * X[where[k]].double() @ T[best[k]].double().mT
-            S = (logits - log_z[where[k]][:, :, None]).exp_()
+            logits = (X[where[k]].double() @ T[best[k]].double().mT).mul_(c.a)
+            S = logits.sub_(log_z[where[k]][:, :, None]).exp_()
             again = S.mul_(slopes[:, None]).log1p_().sum(1)
             found[k] = found[k].scatter(1, best[k], again - c.lam * log_p[best[k]])
     return found.add_((1 - c.lam) * constant)
@@ -89,8 +89,10 @@ def _likelihood(
     """
     L, log_z = torch.zeros(len(where), len(T), dtype=X.dtype, device=X.device), []
     size, width = max(1, BLOCK // len(T)), max(1, PANEL // len(where))
+    room = torch.empty(min(size, len(X)), len(T), dtype=X.dtype, device=X.device)
     for start in range(0, len(X), size):
-        logits = X[start : start + size] @ T.T
+        some = X[start : start + size]
+        logits = torch.mm(some, T.T, out=room[: len(some)])
         highest = logits.amax(1, keepdim=True)
         E = logits.sub_(highest).exp_()
         z = E.sum(1)

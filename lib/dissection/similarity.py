@@ -2,8 +2,9 @@
 
 q holds a number for each probing image and neuron, P = X T' the cosine of each image with each concept. A problem of up
 to SMALL cosines is computed in float64; in a larger one WPMI, SoftWPMI and rank reorder are made in float32 and each
-neuron's LEADING best concepts are scored again in float64. Scores are equal to rounding in either case. P is never held
-as a whole. Everything happens on the device of the images.
+neuron's LEADING best concepts are scored again in float64. Scores are equal to rounding in either case; but far from a
+neuron's best concepts, rank reorder may swap two images that float32 does not tell apart. P is never held as a whole.
+Everything happens on the device of the images.
 """
 
 import math
@@ -21,7 +22,7 @@ from lib.errors import UserError
 
 DEAD = -1  # the label of a neuron whose activation never changes
 SMALL = 1e7  # images x concepts up to which everything is float64
-LEADING = 64
+LEADING = 64  # best concepts of a neuron that are scored again
 BLOCK = 2**20  # scores that are looked at together
 FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "cos": cos,

@@ -127,13 +127,8 @@ def recall(named: np.ndarray, true: np.ndarray) -> np.ndarray:
     return precision(true, named)
 
 
-def f1(named: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Harmonic mean of precision and recall, 0 where nothing named holds: float [n]."""
-    return ratio(2 * (named & true).sum(1), named.sum(1) + true.sum(1))
-
-
 def descriptor_scores(ids: np.ndarray, true: np.ndarray, labels: np.ndarray) -> Scores:
-    """precision, recall and f1 of each image's descriptors, how many are `named`, and the bank's `base` rate.
+    """precision, recall and f1 (their harmonic mean) of each image's descriptors, how many are `named`, and `base`.
 
     ids int [n, N]; true bool [n, D]; labels int [n]. "another class": the mean of the same descriptors against every
     image of another class, nan when there are none. base: the share of the bank that holds, the precision of naming at
@@ -143,9 +138,9 @@ def descriptor_scores(ids: np.ndarray, true: np.ndarray, labels: np.ndarray) -> 
     hits, count, known = named.astype(float) @ true.T.astype(float), named.sum(1)[:, None], true.sum(1)
     pairs = {"precision": ratio(hits, count), "recall": ratio(hits, known), "f1": ratio(2 * hits, count + known)}
     wrong = {name: 100 * ratio(np.where(others, of, 0).sum(1), others.sum(1)) for name, of in pairs.items()}
-    own = {"precision": precision(named, true), "recall": recall(named, true), "f1": f1(named, true)}
+    own = {name: 100 * np.diagonal(of) for name, of in pairs.items()}
     counted = {"named": named.sum(1).astype(float), "base": 100 * true.mean(1)}
-    return {"the image": {name: 100 * score for name, score in own.items()} | counted, "another class": wrong}
+    return {"the image": own | counted, "another class": wrong}
 
 
 # --- descriptors of a part against that part

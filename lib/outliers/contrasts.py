@@ -47,11 +47,12 @@ def models_of(table: pd.DataFrame) -> pd.DataFrame:
     """One line a model of a described table, indexed by model: title, group, backbone, data, own.
 
     own: whether it belongs to the comparison within its backbone. Of the zero-shot models that is the one from which
-    the others started; its name is the backbone's. Saved embeddings stand for themselves.
+    the others started; its name is the backbone's. Where none does (other models, saved embeddings), all do.
     """
     found = table[["model", "title", "group", "backbone", "data"]].drop_duplicates("model").set_index("model")
     first = (found["group"] != "zero-shot") | (found.index == found["backbone"])
-    return found.assign(own=(found["group"] == SAVED) | (found["backbone"].isin(BACKBONES) & first))
+    own = found["backbone"].isin(BACKBONES) & first
+    return found.assign(own=own if own.any() else True)
 
 
 def pairs(models: pd.DataFrame, others: Sequence[str] = OTHERS, group: str = "zero-shot") -> Pairs:
@@ -63,7 +64,7 @@ def pairs(models: pd.DataFrame, others: Sequence[str] = OTHERS, group: str = "ze
 
 def by_backbone(models: pd.DataFrame, others: Sequence[str] = OTHERS) -> dict[str, Pairs]:
     """`pairs` of each backbone, and "mean" for all of them."""
-    own = models[models["own"] & (models["group"] != SAVED)].groupby("backbone", sort=False)
+    own = models[models["own"]].groupby("backbone", sort=False)
     return {str(b): pairs(part, others) for b, part in own} | {"mean": pairs(models, others)}
 
 
@@ -151,7 +152,7 @@ def within(numbers: Mapping[str, Drawn], models: pd.DataFrame) -> pd.DataFrame:
         for other in OTHERS
         for backbone, both in by_backbone(models, [other]).items()
     }
-    return arranged({} if models["own"].sum() < 2 else gaps, ["of", "backbone"])
+    return arranged(gaps if pairs(models) else {}, ["of", "backbone"])
 
 
 # --- what goes with what, over models

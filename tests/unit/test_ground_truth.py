@@ -123,9 +123,13 @@ def test_extremes_are_the_worst_the_middle_and_the_best():
 def test_precision_recall_and_f1_are_those_of_scikit_learn():
     stream = np.random.default_rng(0)
     named, true = stream.random((8, 20)) < 0.3, stream.random((8, 20)) < 0.4
-    for ours, theirs in ((gt.precision, precision_score), (gt.recall, recall_score), (gt.f1, f1_score)):
+    ids = np.stack([np.pad(np.flatnonzero(n), (0, 20 - n.sum()), constant_values=-1) for n in named])
+    scores = gt.descriptor_scores(ids, true, np.arange(8))["the image"]
+    for name, theirs in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
         expected = [theirs(t, n) for n, t in zip(named, true, strict=True)]
-        np.testing.assert_allclose(ours(named, true), expected)
+        np.testing.assert_allclose(scores[name], 100 * np.array(expected))
+    np.testing.assert_allclose(gt.precision(named, true), scores["precision"] / 100)
+    np.testing.assert_allclose(gt.recall(named, true), scores["recall"] / 100)
     nothing = np.zeros((1, 3), bool)
     assert np.isnan(gt.precision(nothing, ~nothing)) and gt.recall(nothing, ~nothing) == 0
 
