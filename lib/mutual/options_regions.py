@@ -90,6 +90,7 @@ class BoostOptions(Options):
         _from("keep", self.keep)
         _from("nearest", self.nearest, 1)
         _from("train_images", self.train_images, 1)
+        boost.own_sets([], [], self.share)
 
 
 def _from(name: str, value: int, least: int = 0) -> None:

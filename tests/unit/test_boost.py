@@ -2,20 +2,16 @@
 
 from types import SimpleNamespace
 
-import matplotlib
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
 
-from lib.data import ImageDataset
-from lib.data import load as load_images
+from lib import data, models
 from lib.errors import UserError
-from lib.mutual import boost
-from lib.report import boost as show
-
-matplotlib.use("Agg")
+from lib.mutual import boost, observe_boost
+from lib.mutual.options_regions import BoostOptions
+from lib.show import published
 
 # three classes with one descriptor each; p, q and r are found in the images of A, B and C
 BANK = ["a", "b", "c", "p", "q", "r"]
@@ -30,19 +26,34 @@ NAMES = {"A": X, "B": (0.8, 0.6, 0.0), "C": (0.9, 0.0, 0.19**0.5)}
 class Toy:
     """A model whose three images are the axes, and whose texts are in the table above."""
 
-    decides, device, name = {"architecture": "toy"}, torch.device("cpu"), "toy"
+    identity = decides = {"architecture": "toy"}
+    device, name = torch.device("cpu"), "toy"
 
-    def embed_images(self, data):
-        return torch.eye(3)[torch.as_tensor(data.labels)]
+    def embed_images(self, images):
+        return torch.eye(3)[torch.as_tensor(images.labels)]
 
     def embed_texts(self, texts, cached=True):
         table = {**SENTENCES, **NAMES}
         return torch.stack([torch.tensor(table.get(text, (-1.0, 0.0, 0.0))) for text in texts])
 
 
+class Door:
+    """The door of a record, with the toy behind it; training images only where `train` is given."""
+
+    seed, model = 0, Toy()
+
+    def __init__(self, images, train=None):
+        self.images, self.train = images, train
+
+    def open_images(self, split, images=0):
+        if self.train is None:
+            raise UserError("'toy' has no training images")
+        return self.train
+
+
 @pytest.fixture
 def toy(monkeypatch, fresh_cache):
-    data = ImageDataset(
+    images = data.ImageDataset(
         name="toy",
         split="val",
         classes=["A", "B", "C"],
@@ -50,26 +61,38 @@ def toy(monkeypatch, fresh_cache):
         descriptors=[["a"], ["b"], ["c"]],
         templates=("{}",),
         descriptor_prompt="{}",
-        source=SimpleNamespace(fingerprint="toy"),
+        source=None,
         indices=np.arange(3),
     )
-    monkeypatch.setattr(ImageDataset, "bank", BANK)
+    monkeypatch.setattr(data.ImageDataset, "bank", BANK)
     monkeypatch.setattr(boost, "PROMPTS", dict.fromkeys(boost.PROMPTS, "{name}|{descriptor}"))
-    ids = torch.tensor([[3, -1], [4, -1], [5, -1]])
-    found = SimpleNamespace(vision_ids={"kmeans": ids}, predicted=np.array([0, 1, 1]))
-    monkeypatch.setattr(boost, "explain", lambda *args, **kwargs: found)
-    return data
+    named = SimpleNamespace(vision_ids=torch.tensor([[3, -1], [4, -1], [5, -1]]))
+    found = SimpleNamespace(named={"kmeans": named}, predicted=np.array([0, 1, 1]))
+    monkeypatch.setattr(observe_boost.explain, "explain", lambda *args, **kwargs: found)
+    return images
+
+
+def by_variant(seen, value="top1"):
+    return {name: part[value].tolist() for name, part in seen.table.groupby("variant")}
 
 
 def test_the_protocol_by_hand_on_three_classes(toy):
-    found = boost.row(Toy(), toy, nearest=1, keep=1)["metrics"]
+    seen = observe_boost.table2(Door(toy), BoostOptions(nearest=1, keep=1))
+    top1, gain = by_variant(seen), by_variant(seen, "gain")
     # base: A (1, 0), B (0, 1); C's image scores 0 everywhere and goes to the first class
-    assert found["top1_base"].tolist() == [100, 100, 0]
+    assert top1["base"] == [100, 100, 0]
     # nearest names: A to C (0.9), B to A (0.8), C to A (0.9); C is given p, whose sentence is its image
-    assert found["top1_published"].tolist() == [100, 100, 100]
-    assert found["gain_published"].tolist() == [0, 0, 100]
-    assert found["added_published"] == 1
-    assert found["zero_shot"].tolist() == [100, 100, 100]  # the names alone: 1, 0.6 and 0.44 are the highest
+    assert top1["published"] == [100, 100, 100]
+    assert gain["published"] == [0, 0, 100]
+    assert seen.notes["added"]["published"] == 1
+    assert seen.table["class"].tolist()[:3] == ["A", "B", "C"]
+
+
+def test_each_sentence_is_tried_beside_the_names_alone(toy):
+    found = observe_boost.prompts(Door(toy), BoostOptions()).table.groupby("prompt")["top1"].agg(list)
+    assert set(found.index) == {*boost.PROMPTS, "class names alone"}
+    assert found["class names alone"] == [100, 100, 100]  # 1, 0.6 and 0.44 are the highest
+    assert found["paper"] == [100, 100, 0]
 
 
 def test_neighbours_by_hand():
@@ -79,11 +102,11 @@ def test_neighbours_by_hand():
 
 
 def test_own_descriptors_and_a_describer_who_forgets():
-    data = SimpleNamespace(bank=BANK, descriptors=DESCRIPTORS)
-    assert boost.own_sets(data) == [[0, 3], [1, 4], [2, 5]]
-    half = boost.own_sets(data, share=0.5)
-    assert all(len(kept) == 1 and set(kept) < set(own) for kept, own in zip(half, boost.own_sets(data), strict=True))
-    assert all(boost.own_sets(data, share=0.01))  # at least one is left
+    every = boost.own_sets(BANK, DESCRIPTORS)
+    assert every == [[0, 3], [1, 4], [2, 5]]
+    half = boost.own_sets(BANK, DESCRIPTORS, share=0.5)
+    assert all(len(kept) == 1 and set(kept) < set(own) for kept, own in zip(half, every, strict=True))
+    assert all(boost.own_sets(BANK, DESCRIPTORS, share=0.01))  # at least one is left
 
 
 def test_an_images_score_is_the_mean_similarity_to_a_class_sentences():
@@ -142,7 +165,7 @@ def test_gains_of_one_class_at_a_time_are_those_of_trying_it():
 
 def test_halves_split_every_class_evenly():
     labels = np.repeat([0, 1, 2], [8, 5, 1])
-    half = boost._halves(labels, seed=3)
+    half = boost.halves(labels, seed=3)
     counts = [np.bincount(half[labels == k], minlength=2).tolist() for k in range(3)]
     assert counts[0] == [4, 4] and sorted(counts[1]) == [2, 3] and counts[2] == [1, 0]
 
@@ -150,44 +173,57 @@ def test_halves_split_every_class_evenly():
 def test_a_half_is_judged_by_what_the_other_half_showed():
     labels, half = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
     base = torch.tensor([[0.0, 1.0]] * 4)  # everything goes to class 1
-    helped = torch.tensor(
-        [[2.0, 1.0], [0.0, 1.0], [0.0, 1.0], [2.0, 1.0]]
-    )  # in half 0 it helps class 0, in half 1 it harms
-    scores = {"base": base, "published": helped, "half0": base + 5, "half1": base + 7}
-    found = boost._by_halves(scores, labels, half)
-    assert found["half"][:, 0].tolist() == [7, 5, 7, 5]
-    assert found["tuned"].tolist() == helped.tolist()  # one gained and one lost: kept
+    helped = torch.tensor([[2.0, 1.0], [0.0, 1.0], [0.0, 1.0], [2.0, 1.0]])  # helps in half 0, harms in half 1
+    assert boost.tuned(base, helped, labels).tolist() == helped.tolist()  # one gained and one lost: kept
     # class 0 is boosted in half 1, since it helps in half 0, and not in half 0, since it harms in half 1
-    assert found["tuned_half"][:, 0].tolist() == [0, 0, 0, 2]
+    assert boost.tuned_elsewhere(base, helped, labels, half)[:, 0].tolist() == [0, 0, 0, 2]
 
 
 def test_a_folder_without_training_images_goes_without_their_variants(toy):
-    found = boost.row(Toy(), toy, nearest=1, keep=1)
-    assert "gain_label_free" not in found["metrics"] and "toy" in found["notes"]["train"]
+    seen = observe_boost.table2(Door(toy), BoostOptions(nearest=1, keep=1))
+    assert "toy" in seen.notes["train"]
+    assert set(seen.table["variant"]) == {"base", *observe_boost.VARIANTS} - {"train", "label_free"}
 
 
-def test_training_images_give_the_variants_without_the_evaluated_ones(toy, monkeypatch):
-    monkeypatch.setattr(boost, "load_images", lambda *args, **kwargs: toy)
-    found = boost.row(Toy(), toy, nearest=1, keep=1)["metrics"]
-    assert found["gain_train"].tolist() == [0, 0, 100]
+def test_training_images_give_the_variants_without_the_evaluated_ones(toy):
+    seen = observe_boost.table2(Door(toy, train=toy), BoostOptions(nearest=1, keep=1))
+    gain = by_variant(seen, "gain")
+    assert set(gain) == {"base", *observe_boost.VARIANTS} and gain["train"] == [0, 0, 100]
     # by prediction C's images count for B, so that C is still given p from A
-    assert found["gain_label_free"].tolist() == [0, 0, 100]
+    assert gain["label_free"] == [0, 0, 100]
 
 
 def test_the_sweep_has_every_number(toy):
-    found = boost.sweep(Toy(), toy, nearest=1)["metrics"]
-    assert set(found) == {f"gain_{v}_{n}" for v in ("published", "random_classes") for n in boost.KEPT}
-    assert found["gain_published_1"].tolist() == [0, 0, 100]
+    found = observe_boost.kept(Door(toy), BoostOptions(nearest=1)).table
+    assert set(found["variant"]) == {"published", "random_classes"} and set(found["keep"]) == set(observe_boost.KEPT)
+    one = found[(found["variant"] == "published") & (found["keep"] == 1)]
+    assert one["gain"].tolist() == [0, 0, 100]
+
+
+def test_what_is_handed_on_of_all_finds_is_what_the_table_has(toy):
+    """The sweep's line for `keep` is the table's for the same number."""
+    options = BoostOptions(nearest=1, keep=2)
+    swept = observe_boost.kept(Door(toy, train=toy), options).table
+    for name in ("published", "label_free"):
+        line = swept[(swept["variant"] == name) & (swept["keep"] == 2)]["gain"].tolist()
+        assert line == by_variant(observe_boost.table2(Door(toy, train=toy), options), "gain")[name]
 
 
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: boost.prompt_of(SimpleNamespace(name="x"), "waffle"), "prompt 'waffle' is unknown"),
+        (lambda: boost.prompt_of("x", "waffle"), "prompt 'waffle' is unknown"),
         (lambda: boost.classifier([["a"]], {"a": torch.ones(2)}, "max"), "aggregated by 'max'"),
         (lambda: boost.neighbours(torch.eye(2), 2), "2 neighbours were asked for among 2 classes"),
         (lambda: boost.found_sets([[1]], [0], 1, -1), "keep = -1"),
-        (lambda: boost.own_sets(SimpleNamespace(bank=BANK, descriptors=DESCRIPTORS), 0), "share = 0"),
+        (lambda: boost.own_sets(BANK, DESCRIPTORS, 0), "share = 0"),
+        (lambda: BoostOptions(prompt="waffle"), "prompt 'waffle' is unknown"),
+        (lambda: BoostOptions(aggregate="max"), "aggregate is 'max'; choose one of similarities, embeddings"),
+        (lambda: BoostOptions(parts_by="both"), "parts_by is 'both'; choose one of kmeans, pca"),
+        (lambda: BoostOptions(keep=-1), "keep = -1 was given; expected 0 or more"),
+        (lambda: BoostOptions(nearest=0), "nearest = 0"),
+        (lambda: BoostOptions(train_images=0), "train_images = 0"),
+        (lambda: BoostOptions(share=1.5), "share = 1.5"),
     ],
 )
 def test_bad_input_is_one_clear_sentence(call, sentence):
@@ -196,27 +232,15 @@ def test_bad_input_is_one_clear_sentence(call, sentence):
 
 
 def test_the_miniature_gets_a_sentence_that_its_text_tower_can_read():
-    from lib import models
-
-    clip, data = models.load("ViT-B-32"), load_images("bestiary")
-    longest = max(data.bank, key=len)
-    sentence = boost.prompt_of(data).format(name="xanfer", descriptor=longest)
+    clip, images = models.load("ViT-B-32"), data.load("bestiary")
+    longest = max(images.bank, key=len)
+    sentence = boost.prompt_of("bestiary").format(name="xanfer", descriptor=longest)
     assert int((clip.tokenizer([sentence])[0] > 0).sum()) < clip.tokenizer.context_length
     cut = boost.PROMPTS["paper"].format(name="xanfer", descriptor=longest)
     assert int((clip.tokenizer([cut])[0] > 0).sum()) == clip.tokenizer.context_length
 
 
-def test_the_sweep_is_drawn_for_the_variants_that_there_are(toy):
-    metrics = boost.sweep(Toy(), toy, nearest=1)["metrics"]
-    line = {"title": "Toy"} | {f"{k}{s}": np.mean(v) for k, v in metrics.items() for s in ("", "_low", "_high")}
-    (ax,) = show.sweep(pd.DataFrame([line]), boost.KEPT)
-    assert len(ax.containers) == 2 and ax.get_title() == "Toy"  # published and random classes; no training images
-
-
-def test_gains_are_averaged_over_models_image_by_image():
-    arrays = {"m": {"gain_published": np.array([100.0, 0, 0, 0])}, "n": {"gain_published": np.array([0, 0, -100.0, 0])}}
-    found = show.gains(arrays)
-    assert found.loc["published", "gain"] == 0 and found.loc["published", "models that gain"] == "1 of 2"
-    assert np.isnan(found.loc["label_free", "gain"])
-    assert "–" in show.gain_table(found, "t", "c").markdown()
-    assert show.difference(arrays, "gain_published", "gain_random")[3] == 0
+def test_published_gains_are_the_differences_of_the_published_accuracies():
+    theirs = published.load("mutual_knowledge_table2")
+    assert len(theirs) == 8
+    assert np.allclose(theirs["ours_top1"] - theirs["base_top1"], theirs["delta_published"])

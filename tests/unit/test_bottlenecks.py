@@ -1,7 +1,5 @@
 """The trained baselines: formulas written out, tiny sets overfitted, the sparse classifier against scikit-learn."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -9,11 +7,16 @@ from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
-from lib import models, store
-from lib.data import load as load_images
+from lib import data, models, store
 from lib.errors import UserError
-from lib.mutual import baselines, table5
+from lib.given import Given
+from lib.mutual import baselines, observe_bottlenecks
 from lib.mutual import bottlenecks as bn
+from lib.mutual.options_regions import Training
+from lib.paths import ROOT
+from lib.show import published
+
+SHIPPED = sorted(path.stem for path in (ROOT / baselines.FOLDER).glob("*.safetensors"))
 
 
 @pytest.fixture
@@ -26,6 +29,12 @@ def tiny():
 def make(texts, over="tokens", **options):
     torch.manual_seed(1)
     return bn.Bottleneck(texts, 8, 3, inner=7, over=over, **options).eval()
+
+
+def fit(model, inputs, labels, epochs, rates=(5e-3, 5e-4), seed=0, **options):
+    """So many epochs of one batch each."""
+    how = {"steps": epochs, "batch": len(inputs), "rates": rates, "seed": seed}
+    return baselines.fit(model, inputs, labels, how, **options)
 
 
 @pytest.mark.parametrize("over", bn.OVER)
@@ -55,17 +64,17 @@ def test_gumbel_noise_is_there_in_training_alone_and_assignments_can_be_hard(tin
 @pytest.mark.parametrize("over", bn.OVER)
 def test_bottlenecks_overfit_a_tiny_set(tiny, over):
     features, labels, texts = tiny
-    model = bn.fit(make(texts, over), features, labels, epochs=400, rates=(0.03, 0.003))
+    model = fit(make(texts, over), features, labels, epochs=400, rates=(0.03, 0.003))
     assert (bn.predict(model, features).argmax(1) == labels).all()
 
 
 def test_the_plain_classifier_and_the_labeler_overfit_a_tiny_set(tiny):
     features, labels, _ = tiny
     vectors = features.mean(1)
-    model = bn.fit(bn.Perceptron(8, 3, 16), vectors, labels, epochs=300, rates=(0.03, 0.003))
+    model = fit(bn.Perceptron(8, 3, 16), vectors, labels, epochs=300, rates=(0.03, 0.003))
     assert (bn.predict(model, vectors).argmax(1) == labels).all()
     wanted = torch.eye(12)[:, :5]
-    named = bn.fit(
+    named = fit(
         bn.Labeler(8, 5), vectors, wanted, epochs=600, rates=(0.1, 0.01), loss=F.binary_cross_entropy_with_logits
     )
     assert (bn.predict(named, vectors)[:5].argmax(1) == torch.arange(5)).all()
@@ -83,7 +92,7 @@ def test_the_label_free_bottleneck_overfits_a_tiny_set():
 
 def test_training_is_the_same_for_a_seed_and_steps_down_to_the_last_rate(tiny):
     features, labels, texts = tiny
-    first, again, other = (bn.fit(make(texts, "concepts"), features, labels, 3, seed=s) for s in (0, 0, 1))
+    first, again, other = (fit(make(texts, "concepts"), features, labels, 3, seed=s) for s in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
     assert not torch.equal(first.keys.weight, other.keys.weight)
 
@@ -127,10 +136,10 @@ def test_drop_block_leaves_out_squares_and_as_many_as_asked():
     ones = torch.ones(4000, 81, 1)
     ones[:, :, 0] = torch.arange(81.0)
     generator = torch.Generator().manual_seed(0)
-    plain = bn.drop_block(ones, (9, 9), 3, 0.0, generator)
+    plain = bn.drop_block(ones, generator, (9, 9), 3, 0.0)
     assert (plain == 40).all()
     whole = torch.eye(81).expand(2000, -1, -1)
-    kept = bn.drop_block(whole, (9, 9), 3, 0.1, generator) > 0
+    kept = bn.drop_block(whole, generator, (9, 9), 3, 0.1) > 0
     assert 1 - kept.float().mean() == pytest.approx(0.1, abs=0.02)
     maps = (~kept).view(-1, 9, 9)
     one = maps[maps.flatten(1).sum(1) == 9][:50]
@@ -146,8 +155,7 @@ def test_drop_block_leaves_out_squares_and_as_many_as_asked():
         (lambda: bn.Bottleneck(torch.ones(2, 3), 4, 2, temperature=0), "positive number"),
         (lambda: bn.Bottleneck(torch.ones(2, 3), 4, 2)(torch.ones(1, 5, 6)), r"expected \[images, patches, 4\]"),
         (lambda: bn.Bottleneck(torch.ones(2, 3), 4, 2).eval()(torch.full((1, 5, 4), torch.nan)), "NaN"),
-        (lambda: bn.fit(bn.Labeler(2, 2), torch.ones(3, 2), torch.ones(2), 1), "3 inputs and 2 labels"),
-        (lambda: bn.fit(bn.Labeler(2, 2), torch.full((3, 2), torch.nan), torch.zeros(3).long(), 1), "diverged"),
+        (lambda: fit(bn.Labeler(2, 2), torch.full((3, 2), torch.nan), torch.zeros(3).long(), 1), "diverged"),
         (lambda: bn.prominent_channels(torch.ones(1, 2, 3), 4), "4 channels were asked of 3"),
         (lambda: bn.label_free(torch.ones(5, 2), torch.zeros(5), torch.ones(5, 2), 2), "too few"),
         (lambda: bn.label_free(torch.randn(40, 2), torch.zeros(40), torch.randn(40, 2), 2, cutoff=1.1), "cutoff"),
@@ -167,19 +175,24 @@ def clip():
 
 
 @pytest.fixture(scope="module")
-def data():
-    return load_images("bestiary", images=12)
+def given():
+    return Given("ViT-B-16", limit=2)
 
 
 @pytest.fixture(scope="module")
-def train(data):
-    return baselines.train_split(data, limit=96)
+def short():
+    return Training(train_limit=96, steps=2)
 
 
-def test_trained_baselines_are_found_again(clip, train, monkeypatch):
-    how = baselines.recipe(clip, train, steps=2)
+@pytest.fixture(scope="module")
+def train(given, short):
+    return baselines.train_split(given, given.images, short)
+
+
+def test_trained_baselines_are_found_again(clip, train, short, monkeypatch):
+    how = baselines.recipe(clip, train, short)
     first = {method: baselines.tensors(method, clip, train, how) for method in baselines.METHODS}
-    monkeypatch.setattr(baselines, "train", None)  # nothing is trained now
+    monkeypatch.setattr(baselines, "trained", None)  # nothing is trained now
     for method, tensors in first.items():
         again = baselines.tensors(method, clip, train, how)
         assert all(torch.equal(tensors[k], again[k]) for k in tensors)
@@ -187,89 +200,103 @@ def test_trained_baselines_are_found_again(clip, train, monkeypatch):
         assert baselines.load(method, clip, train, how)
 
 
-def test_random_queries_have_the_shape_and_norm_of_texts_and_know_nothing_of_them(clip, data):
-    texts, random = baselines.queries(clip, data), baselines.queries(clip, data, random=True)
+def test_random_queries_have_the_shape_and_norm_of_texts_and_know_nothing_of_them(clip, train):
+    texts, random = baselines.queries(clip, train), baselines.queries(clip, train, random=True)
     assert texts.shape == random.shape and torch.allclose(random.norm(dim=1), torch.ones(len(random)), atol=1e-5)
     assert (texts * random).sum(1).abs().mean() < 0.2
 
 
-def test_descriptor_targets_by_hand(data):
-    wanted = baselines.descriptor_targets(data)
+def test_descriptor_targets_by_hand(train):
+    wanted = baselines.descriptor_targets(train)
     for c in (0, 17):
-        assert {data.bank[d] for d in wanted[c].nonzero()[:, 0]} == set(data.descriptors[c])
+        assert {train.bank[d] for d in wanted[c].nonzero()[:, 0]} == set(train.descriptors[c])
 
 
-def test_the_labelers_quality_by_hand(data):
-    """A labeler that orders the bank by number, whatever it sees."""
-
-    class InOrder(torch.nn.Linear):
-        def forward(self, x):
-            return -torch.arange(len(data.bank)).float().expand(len(x), -1)
-
-    found = table5.labeler_quality(InOrder(1, 1), torch.zeros(12, 4, 3), data)
-    for i, label in enumerate(data.labels):
-        numbers = {data.bank.index(text) for text in data.descriptors[label]}
-        count = len(numbers)
-        assert found["labeler_top_all"][i] == pytest.approx(100 * sum(k < count for k in numbers) / count)
-        assert found["labeler_top_10"][i] == pytest.approx(100 * sum(k < 10 for k in numbers) / count)
+def test_the_labelers_quality_by_hand():
+    wanted = torch.tensor([[1.0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1], [0.0] * 12])
+    scores = -torch.arange(12.0).expand(2, -1)  # puts the first descriptors first, whatever it sees
+    found = observe_bottlenecks.named_first(scores, wanted)
+    assert found["first"][0] == found["ten"][0] == pytest.approx(200 / 3)  # 2 of 3 among 3, and among 10
+    assert found["first"][1].isnan() and found["ten"][1].isnan()  # a class without descriptors
 
 
-def test_a_row_of_table_5_holds_each_image(clip, data):
-    row = table5.row(clip, data, train_limit=96, steps=2)
-    metrics = row["metrics"]
-    assert all(np.shape(value) == (12,) for value in metrics.values())
-    for method in table5.METHODS:
-        assert (
-            set(metrics[f"top1_{method}"]) <= {0, 100}
-            and (metrics[f"top5_{method}"] >= metrics[f"top1_{method}"]).all()
-        )
-    difference = metrics["top1_mm_cbm"] - metrics["top1_standard"]
-    assert np.array_equal(metrics["mm_cbm_above_standard"], difference)
+def test_table_5_has_a_line_for_each_image_and_classifier(given, short):
+    seen = observe_bottlenecks.table5(given, short)
+    assert len(seen.table) == 16 * len(observe_bottlenecks.CLASSIFIERS)
+    assert set(seen.table["top1"]) <= {0, 100} and (seen.table["top5"] >= seen.table["top1"]).all()
+    assert seen.notes["train"] == 96 and seen.notes["bank"] == 54
+    assert set(observe_bottlenecks.labeler(given, short).table) == {"image", "class", "first", "ten"}
+    opened = {request[0] for request in given.opened}
+    assert opened == {"model", "images", "file"}
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in baselines.FOLDER.glob("*.safetensors")))
-def test_weights_in_the_repository_belong_to_the_models_and_the_recipe(name):
-    clip, train = models.load(name), load_images("bestiary", "train")
-    with safe_open(baselines.FOLDER / f"{name}.safetensors", framework="pt") as file:
-        about = file.metadata()
+def test_published_classifiers_are_those_of_the_table():
+    rows = published.load("mutual_knowledge_appendix", "table").loc["A5 baselines"].set_index("row")["value"]
+    assert rows["MM-ProtoSim"] == "78.79|95.43" and rows["LF-CBM"] == "71.95|-"
+    assert set(rows.index) < set(observe_bottlenecks.CLASSIFIERS)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_weights_in_the_repository_belong_to_the_models_the_pictures_and_the_recipe(name):
+    clip, train = models.load(name), data.load("bestiary", "train")
+    with safe_open(ROOT / baselines.FOLDER / f"{name}.safetensors", framework="pt") as file:
+        assert file.metadata() == {"recipe": store.digest(baselines.recipe(clip, train, Training()))}
+        assert {key.partition(".")[0] for key in file.keys()} == set(baselines.METHODS)
         assert all(file.get_tensor(key).isfinite().all() for key in file.keys())
-    assert about == dict.fromkeys(baselines.METHODS, store.digest(baselines.recipe(clip, train)))
+
+
+def test_weights_in_the_repository_know_the_pictures_that_they_were_trained_on(clip):
+    """They were trained by earlier code, to the same recipe; a formula that has changed since would not fit them."""
+    train = data.load("bestiary", "train")
+    how, some = baselines.recipe(clip, train, Training()), train.subset(data.spread(train.labels, 96))
+    features, embedded = baselines.patch_features(clip, some, how)[0], clip.embed_images(some)
+    for method in ("standard", "standard_embedding", "lf_cbm", *baselines.BOTTLENECKS):
+        model = baselines.load(method, clip, train, how)
+        found = observe_bottlenecks.logits(method, model, features, embedded).argmax(1).cpu()
+        assert (found.numpy() == some.labels).mean() > 0.6  # of 24 classes
 
 
 def test_the_published_model_has_weights_in_the_repository():
-    assert (baselines.FOLDER / "ViT-B-16.safetensors").is_file()
+    assert "ViT-B-16" in SHIPPED
 
 
-@pytest.mark.parametrize(
-    ("option", "sentence"),
-    [
-        ({"facet": "keys"}, "'default' or 'published'"),
-        ({"rates": "high"}, "choose one of scaled, published"),
-        ({"steps": 0}, "at least 1"),
-    ],
-)
-def test_unknown_recipe_is_refused(clip, train, option, sentence):
-    with pytest.raises(UserError, match=sentence):
-        baselines.recipe(clip, train, **option)
+def test_trained_weights_outlive_new_code_that_draws_the_same_pictures(monkeypatch):
+    train = data.load("bestiary", "train")
+    before = baselines.content(train)
+    monkeypatch.setattr(type(train.source), "fingerprint", "other code", raising=False)
+    assert baselines.content(data.load("bestiary", "train")) == before
+    draw = type(train.source).image
+    monkeypatch.setattr(type(train.source), "image", lambda self, i: draw(self, i).rotate(90))
+    assert baselines.content(data.load("bestiary", "train")) != before
 
 
-def test_unknown_baseline_is_refused(clip, train):
+def test_another_recipe_has_weights_of_its_own(clip, train, short):
+    known = store.digest(baselines.recipe(clip, train, short))
+    for change in ({"steps": 3}, {"rates": "published"}, {"inner": 8}, {"temperature": 0.5}, {"hard": True}):
+        other = baselines.recipe(clip, train, Training(**{"train_limit": 96, "steps": 2} | change))
+        assert store.digest(other) != known
+    assert store.digest(baselines.recipe(clip, train, short, seed=1)) != known
+
+
+def test_unknown_baseline_is_refused(clip, train, short):
     with pytest.raises(UserError, match="choose one of standard"):
-        baselines.load("mm_pcbm", clip, train, baselines.recipe(clip, train))
+        baselines.load("mm_pcbm", clip, train, baselines.recipe(clip, train, short))
 
 
-def test_data_that_cannot_be_trained_on_are_refused(clip, data, make_folder):
-    with pytest.raises(UserError, match="without labels"):
-        baselines.require_labels(replace(data, labels=np.full(12, -1)))
-    with pytest.raises(UserError, match="without labels"):
-        baselines.require_labels(replace(data, labels=None))
+def test_images_that_cannot_be_trained_on_are_refused(make_folder):
+    one, two = Given("RN50", str(make_folder({"cat": 2}, "one"))), str(make_folder({"cat": 2, "dog": 2}, "two"))
+    with pytest.raises(UserError, match="has no train split; give the folder of its training images as `train_data`"):
+        baselines.train_split(one, one.images, Training())
     with pytest.raises(UserError, match="single class"):
-        baselines.require_labels(load_images(str(make_folder({"cat": 2}, "one"))))
+        baselines.train_split(one, one.images, Training(train_data=one.dataset))
     with pytest.raises(UserError, match="other classes"):
-        baselines.train_split(data, str(make_folder({"cat": 2, "dog": 2}, "two")))
+        baselines.train_split(one, one.images, Training(train_data=two))
+    with pytest.raises(UserError, match="no descriptors"):
+        other = Given("RN50", two)
+        baselines.train_split(other, other.images, Training(train_data=two))
 
 
-def test_features_that_do_not_fit_into_memory_are_refused(clip, data, monkeypatch):
+def test_features_that_do_not_fit_into_memory_are_refused(clip, train, short, monkeypatch):
     monkeypatch.setattr(baselines, "LARGEST", 1e5)
     with pytest.raises(UserError, match="train_limit"):
-        baselines.patch_features(clip, data, baselines.recipe(clip, data))
+        baselines.patch_features(clip, train, baselines.recipe(clip, train, short))

@@ -1,15 +1,22 @@
 """Insertion and deletion by hand, on classifiers whose score is known, and Table 1 on a handful of images."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from lib import models
-from lib.data import load as load_images
+from lib import data, models
 from lib.errors import UserError
+from lib.given import Given
+from lib.models import heads
+from lib.mutual import baselines, bottlenecks, explain, observe_regions, regions
 from lib.mutual import faithfulness as faith
-from lib.mutual import table1
+from lib.mutual.options_regions import RegionOptions
+from lib.show import published
 
 SIDE = 24
 
@@ -38,9 +45,19 @@ def looks_at(pixels, quarter):
 
 
 def walk(pixels, regions, classify, **options):
+    """Scores, probabilities and winners of the two ends, of deletion, and of insertion."""
     masks = [torch.tensor([False, True]).view(1, 2, 1, 1).expand(len(pixels), -1, -1, -1)]
     masks += faith.blur_masks(faith.cumulative(regions))
-    return faith.follow(pixels, masks, classify, [0] * len(pixels), **options)
+    found = faith.follow(pixels, masks, classify, [0] * len(pixels), **options)
+    columns = np.cumsum([mask.shape[1] for mask in masks])[:-1]
+    pieces = {name: np.split(values, columns, axis=1) for name, values in found.items()}
+    return [SimpleNamespace(**{name: pieces[name][k] for name in pieces}) for k in range(len(masks))]
+
+
+def on_the_scale(path, ends):
+    """The mean of a curve after each step but the first, where the blurred image is 0 and the intact one 1."""
+    intact, blurred = ends.score.T
+    return (path.score[:, 1:].mean(1) - blurred) / (intact - blurred)
 
 
 # --- classifiers whose score is known
@@ -48,9 +65,8 @@ def walk(pixels, regions, classify, **options):
 
 def test_a_region_that_carries_everything_has_deletion_0_and_insertion_1(pixels, quarters):
     ends, deletion, insertion = walk(pixels, quarters, looks_at(pixels, 0))
-    spans = ends.score[:, 0], ends.score[:, 1]
-    assert np.allclose(faith.normalised(deletion.score, *spans), 0)
-    assert np.allclose(faith.normalised(insertion.score, *spans), 1)
+    assert np.allclose(on_the_scale(deletion, ends), 0)
+    assert np.allclose(on_the_scale(insertion, ends), 1)
     assert deletion.score.tolist() == [[2.5, 0, 0, 0, 0]] * 3
     assert np.allclose(faith.area(deletion.score), 1.25)  # unit steps: only the first half step is left
     assert np.allclose(faith.area(insertion.score), 2.5 * 3.5)
@@ -59,16 +75,14 @@ def test_a_region_that_carries_everything_has_deletion_0_and_insertion_1(pixels,
 
 def test_the_same_region_ranked_last_has_the_worst_of_scores(pixels, quarters):
     ends, deletion, insertion = walk(pixels, quarters.flip(1), looks_at(pixels, 0))
-    spans = ends.score[:, 0], ends.score[:, 1]
-    assert np.allclose(faith.normalised(deletion.score, *spans), 3 / 4)
-    assert np.allclose(faith.normalised(insertion.score, *spans), 1 / 4)
+    assert np.allclose(on_the_scale(deletion, ends), 3 / 4)
+    assert np.allclose(on_the_scale(insertion, ends), 1 / 4)
 
 
 def test_regions_elsewhere_change_nothing(pixels, quarters):
     ends, deletion, insertion = walk(pixels, quarters[:, 1:], looks_at(pixels, 0))
-    spans = ends.score[:, 0], ends.score[:, 1]
-    assert np.allclose(faith.normalised(deletion.score, *spans), 1)
-    assert np.allclose(faith.normalised(insertion.score, *spans), 0)
+    assert np.allclose(on_the_scale(deletion, ends), 1)
+    assert np.allclose(on_the_scale(insertion, ends), 0)
 
 
 def test_one_part_only_holds_after_its_step(pixels, quarters):
@@ -157,7 +171,7 @@ def test_steps_of_overlapping_regions_by_hand():
     regions = torch.tensor([[[[1, 1, 0, 0]], [[0, 1, 1, 0]]]]).bool()
     covered = faith.cumulative(regions)
     assert covered[0, :, 0].long().tolist() == [[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]]
-    assert faith.covered_share(regions).tolist() == [[0, 0.5, 0.75]]
+    assert covered.float().mean((2, 3)).tolist() == [[0, 0.5, 0.75]]
     deletion, insertion = faith.blur_masks(covered)
     assert (deletion == covered).all() and (insertion == ~covered).all()
     _, insertion = faith.blur_masks(covered, "parts")
@@ -167,10 +181,9 @@ def test_steps_of_overlapping_regions_by_hand():
 def test_areas_by_hand_and_by_numpy():
     curves = np.array([[1.0, 0.5, 0.0, 0.0], [0.9, 0.7, 0.2, 0.4]])
     assert faith.area(curves) == pytest.approx(np.trapezoid(curves, axis=1))
-    assert faith.area(curves, unit=True) == pytest.approx(np.trapezoid(curves, axis=1) / 3)
     assert faith.area(curves, [2, 3], "stop") == pytest.approx([1.0, np.trapezoid(curves[1])])
-    assert faith.area(curves, [2, 3], "stop", unit=True)[0] == pytest.approx(0.5)
-    assert np.isnan(faith.area(curves, [0, 3], "stop", unit=True)[0])
+    assert faith.area(curves, [0, 3], "stop")[0] == 0
+    assert faith.area(np.stack([curves, curves]), np.array([[2, 3]]), "stop").shape == (2, 2)
 
 
 def test_the_published_magnitude_is_an_area_that_is_not_divided():
@@ -178,21 +191,19 @@ def test_the_published_magnitude_is_an_area_that_is_not_divided():
     assert faith.area(np.full((1, 6), 2.5 * 0.2708))[0] == pytest.approx(3.385)
 
 
-def test_a_curve_without_span_has_no_normalised_area():
-    assert np.isnan(faith.normalised([0.3, 0.3], 0.3, 0.3))
-
-
 def test_random_regions_keep_areas_and_overlaps():
     generator = torch.Generator().manual_seed(2)
     regions = torch.rand(20, 4, 5, 6, generator=generator) < 0.3
     sizes = regions.flatten(2).sum(2)
     for kind in faith.CHOICES["random_regions"]:
-        found = faith.control(regions, kind, seed=3)
+        found = faith.control(regions, range(20), kind, seed=3)
         assert (found.flatten(2).sum(2) == sizes).all()
-        assert (faith.covered_share(found) == faith.covered_share(regions)).all()
+        assert (faith.cumulative(found).sum((2, 3)) == faith.cumulative(regions).sum((2, 3))).all()
         assert not torch.equal(found, regions)
-        assert torch.equal(found, faith.control(regions, kind, seed=3))
-    moved = faith.shifted(regions, seed=3)
+        # an image's draw is its own, whichever others are there
+        assert torch.equal(found[5:8], faith.control(regions[5:8], range(5, 8), kind, seed=3))
+        assert not torch.equal(found, faith.control(regions, range(20), kind, seed=4))
+    moved = faith.shifted(regions, range(20), seed=3)
     rolled = [[torch.roll(r, (a, b), (1, 2)) for a in range(5) for b in range(6) if a or b] for r in regions]
     assert all(any(torch.equal(m, x) for x in options) for m, options in zip(moved, rolled, strict=True))
 
@@ -202,12 +213,12 @@ def test_random_regions_keep_areas_and_overlaps():
     [
         (lambda: faith.blurred(torch.zeros(1, 3, 8, 8).byte(), 4), "odd number"),
         (lambda: faith.kernel_width(72, 2.0), "between 0 and 1.9"),
-        (lambda: faith.rank_scores(*torch.zeros(3, 1, 1, 1), "size"), "choose one of product"),
+        (lambda: faith.rank_scores(*torch.zeros(3, 1, 1, 1), "size"), "rank is 'size'; choose one of product"),
         (lambda: faith.blur_masks(torch.zeros(1, 2, 1, 1).bool(), "black"), "choose one of whole"),
         (lambda: faith.area([[1, 0]], short="pad"), "choose one of hold"),
         (lambda: faith.area([[1, 0]], short="stop"), "need `shown`"),
-        (lambda: faith.control(torch.zeros(1, 1, 2, 2).bool(), "noise"), "choose one of shifted"),
-        (lambda: faith.shifted(torch.zeros(1, 1, 1, 1).bool()), "finer"),
+        (lambda: faith.control(torch.zeros(1, 1, 2, 2).bool(), [0], "noise"), "choose one of shifted"),
+        (lambda: faith.shifted(torch.zeros(1, 1, 1, 1).bool(), [0]), "finer"),
         (lambda: walk(torch.zeros(2, 3, 8, 8).byte(), torch.zeros(3, 1, 2, 2).bool(), None), "do not fit 2 images"),
     ],
 )
@@ -216,7 +227,121 @@ def test_bad_input_is_one_clear_sentence(call, sentence):
         call()
 
 
+# --- from steps to measures, on made-up tables
+
+
+@pytest.fixture
+def steps():
+    """A table of steps as `observe_regions.table1` makes it: two images, two explanations and the whole image."""
+    rng = np.random.default_rng(0)
+    names = ["MM-CBM", "K-means parts", faith.WHOLE]
+    axes = [range(2), names, ["explained", "random"], ["deletion", "insertion"], range(4)]
+    keys = ["image", "explanation", "regions", "direction", "step"]
+    table = pd.MultiIndex.from_product(axes, names=keys).to_frame(index=False)
+    table["shown"] = np.where(table["image"] == 0, 3, 2)
+    table["covered"] = 10.0 * table["step"]
+    for column in ("score", "probability"):
+        table[column] = rng.random(len(table))
+    for column in ("correct", "unchanged"):
+        table[column] = (rng.random(len(table)) < 0.5).astype(float)
+    return table.assign(model="m", title="M")
+
+
+def curve(steps, column, **where):
+    for name, value in where.items():
+        steps = steps[steps[name] == value]
+    return steps[column].to_numpy()
+
+
+@pytest.mark.parametrize(("score", "correct"), [("score", "correct"), ("probability", "unchanged")])
+def test_measures_are_the_areas_of_the_curves(steps, score, correct):
+    asked = {"correct": ("cosine", "label"), "unchanged": ("probability", "predicted")}[correct]
+    found = faith.measures(steps, asked[0], correct=asked[1])
+    assert len(found) == 12 and (found["area"] == 30).all()
+    names = {("deletion", score): "deletion", ("insertion", score): "insertion"}
+    names |= {("deletion", correct): "acc_drop", ("insertion", correct): "acc_inc"}
+    for line in found.itertuples():
+        where = {"image": line.image, "explanation": line.explanation, "regions": line.regions}
+        for (direction, column), name in names.items():
+            expected = np.trapezoid(curve(steps, column, direction=direction, **where))
+            assert getattr(line, name) == pytest.approx(expected)
+
+
+def test_a_curve_stops_where_the_image_has_no_more_regions(steps):
+    held, stopped = faith.measures(steps), faith.measures(steps, short="stop")
+    both = held["image"] == 0
+    assert np.allclose(held.loc[both, "deletion"], stopped.loc[both, "deletion"])
+    first = curve(steps, "score", image=1, explanation="MM-CBM", regions="explained", direction="deletion")
+    line = stopped[(stopped["image"] == 1) & (stopped["explanation"] == "MM-CBM")].iloc[0]
+    assert line["deletion"] == pytest.approx(np.trapezoid(first[:3]))
+
+
+def test_the_gain_over_random_regions_is_positive_where_the_explanation_is_better(steps):
+    measured = faith.measures(steps)
+    both = faith.against_random(measured)
+    assert set(both["explanation"]) == {"MM-CBM", "K-means parts"} and len(both) == 2 * 2 * 4
+    for line in both.itertuples():
+        assert line.gain == pytest.approx(faith.MEASURES[line.measure] * (line.explained - line.random))
+    own = measured[measured["regions"] == "explained"].set_index(["explanation", "image"])["acc_inc"]
+    for line in both[both["measure"] == "acc_inc"].itertuples():
+        assert line.explained == own[line.explanation, line.image]
+
+
+def test_on_the_scale_between_blurred_and_intact_the_first_point_is_left_out(steps):
+    above = faith.above_blurred(steps).set_index(["value", "image", "explanation", "regions", "direction"])
+    assert len(above) == 2 * 2 * 2 * 2 * 2
+    intact, blurred = curve(steps, "score", image=1, explanation=faith.WHOLE, regions="explained")[:2]
+    line = above.loc["score", 1, "K-means parts", "random", "insertion"]
+    own = {"explanation": "K-means parts", "regions": "random", "direction": "insertion"}
+    assert line["above"] == pytest.approx(curve(steps, "score", image=1, **own)[1:].mean() - blurred)
+    assert line["span"] == pytest.approx(intact - blurred)
+
+
+@pytest.fixture
+def as_published():
+    """Measures that are the published ones under one definition, and the other way round under another."""
+    theirs = published.load("mutual_knowledge_table1", "explanation")[list(faith.MEASURES)]
+    theirs = theirs.rename({"Ours (PCA)": "PCA parts", "Ours (K-means)": "K-means parts"})
+    tables = [theirs.assign(definition="default", image=i) for i in range(3)]
+    return theirs, pd.concat([*tables, (-theirs).assign(definition="turned", image=0)]).reset_index()
+
+
+def test_definitions_agree_with_the_published_order_where_the_values_are_the_published_ones(as_published):
+    theirs, measured = as_published
+    alike, best = faith.agreement(measured, theirs)
+    assert np.allclose(alike.loc["default"], 1) and np.allclose(alike.loc["turned"], -1)
+    assert best.loc["default"].tolist() == ["K-means parts", "MM-CBM", "K-means parts", "PCA parts"]
+    assert best.loc["turned", "acc_inc"] == "MM-ProtoSim"
+    one = measured.assign(acc_drop=1.0)
+    assert np.isnan(faith.agreement(one, theirs)[0].loc["default", "acc_drop"])
+
+
+def test_claims_compare_the_worse_of_ours_with_the_best_of_the_trained(as_published):
+    _, measured = as_published
+    pairs = regions.rivals(measured[measured["definition"] == "default"])
+    # in the published table deletion and AccDrop are higher for the best trained explanation, AccInc is lower
+    assert pairs["deletion"] == pairs["acc_drop"] == ("Feature Maps", "PCA parts")
+    assert pairs["insertion"] == ("MM-CBM", "PCA parts")
+    assert pairs["acc_inc"] == ("K-means parts", "Feature Maps")
+
+
+def test_published_values_are_those_of_the_paper(as_published):
+    theirs, _ = as_published
+    assert theirs.loc["MM-CBM"].tolist() == [3.147, 3.385, 2.634, 1.013]
+    assert set(theirs.index) == {*regions.TRAINED, *regions.PARTS}
+
+
 # --- Table 1 of a model
+
+
+class Door(Given):
+    """The door of a record that gives the images of a test."""
+
+    few = None
+
+    @property
+    def images(self):
+        return self.few
 
 
 @pytest.fixture(scope="module")
@@ -225,83 +350,86 @@ def clip():
 
 
 @pytest.fixture(scope="module")
-def data():
+def images():
     """Two pictures of each of three species."""
-    return load_images("bestiary").subset([k + 48 * i for k in range(3) for i in range(2)])
+    return data.load("bestiary").subset([k + 48 * i for k in range(3) for i in range(2)])
 
 
 @pytest.fixture(scope="module")
-def trained():
-    """Options of a short training."""
-    return {"train_limit": 48, "steps": 3}
+def given(images):
+    door = Door("ViT-B-16")
+    door.few = images
+    return door
 
 
 @pytest.fixture(scope="module")
-def row(clip, data, trained):
-    return table1.row(clip, data, **trained)
+def options():
+    """A short training."""
+    return RegionOptions(train_limit=48, steps=3)
 
 
-def test_a_row_has_every_measure_of_every_explanation_and_of_its_control(row):
-    metrics = row["metrics"]
-    for name in (*table1.TRAINED, *table1.OURS, table1.TRUE):
-        for key, good in table1.MEASURES.items():
-            own, random = metrics[f"{key}_{name}"], metrics[f"{key}_{name}_random"]
-            assert own.shape == random.shape == (6,)
-            assert np.allclose(metrics[f"{key}_{name}_gain"], good * (own - random))
-        assert np.allclose(metrics[f"area_{name}"], 100 * row["arrays"][f"covered_{name}"][:, -1])
-        assert (metrics[f"shown_{name}"] >= 1).all()
-    assert row["notes"]["kernel"] == 87
+@pytest.fixture(scope="module")
+def seen(given, options):
+    return observe_regions.table1(given, options)
 
 
-def test_measures_are_the_areas_of_the_curves(row):
-    for name in (*table1.OURS, "mm_cbm_random"):
-        curve = row["arrays"][f"deletion_{name}"]
-        assert np.allclose(row["metrics"][f"deletion_{name}"], np.trapezoid(curve, axis=1), atol=1e-5)
-        assert np.allclose(curve[:, 0], row["metrics"]["intact_score"], atol=1e-5)
-        correct = row["arrays"][f"insertion_correct_{name}"]
-        assert np.allclose(row["metrics"][f"acc_inc_{name}"], np.trapezoid(correct, axis=1), atol=1e-5)
-        assert np.allclose(row["arrays"][f"insertion_{name}"][:, 0], row["metrics"]["blurred_score"], atol=1e-5)
+@pytest.fixture(scope="module")
+def explainer(given, options):
+    return regions.prepare(given, options)
 
 
-def test_the_intact_score_is_that_of_the_predicted_class(clip, data, row):
-    from lib.models import heads
-
-    cosines = clip.embed_images(data) @ heads.classifier(clip, data.classes, data.templates).T
-    assert np.allclose(row["metrics"]["intact_score"], 2.5 * cosines.amax(1), atol=1e-4)
-    assert np.allclose(row["metrics"]["top1"], 100 * (cosines.argmax(1).numpy() == data.labels))
-
-
-def test_claims_compare_the_worse_of_ours_with_the_best_of_the_trained():
-    means = {"mm_cbm": 3.0, "mm_protosim": 2.0, "feature_maps": 4.0, "pca": 1.0, "kmeans": 1.5}
-    metrics = {f"{key}_{name}": np.array([mean, mean]) for key in table1.MEASURES for name, mean in means.items()}
-    assert table1.ours_above(metrics, "deletion").tolist() == [0.5, 0.5]  # 2.0 against 1.5
-    assert table1.ours_above(metrics, "insertion").tolist() == [-3.0, -3.0]  # 1.0 against 4.0
-    assert table1.ours_above(metrics, "insertion", max).tolist() == [-2.5, -2.5]  # 1.5 against 4.0
+def test_a_record_has_every_step_of_every_explanation_and_of_its_control(seen, explainer):
+    table = seen.table
+    assert list(table["explanation"].unique()) == explainer.names
+    assert len(table) == 6 * len(explainer.names) * 2 * 2 * 6 and not table.isna().any().any()
+    assert seen.notes == {"kernel": 87, "image_size": 72}
+    assert (table["shown"] >= 1).all() and table["covered"].between(0, 100).all()
+    first = table[table["step"] == 0]
+    assert (first["covered"] == 0).all()
+    whole = table[(table["explanation"] == faith.WHOLE) & (table["step"] > 0)]
+    assert (whole["covered"] == 100).all()
 
 
-def test_true_parts_are_the_largest_visible_ones(clip, data):
-    found = table1.by_truth(clip, data, 3)
+def test_curves_begin_at_the_intact_and_at_the_blurred_image(seen):
+    table = seen.table.set_index(["image", "direction", "step"])["score"]
+    whole = seen.table[seen.table["explanation"] == faith.WHOLE].set_index(["image", "direction", "step"])["score"]
+    for i in range(6):
+        assert np.allclose(table[i, "deletion", 0], whole[i, "deletion", 0].iloc[0], atol=1e-5)
+        assert np.allclose(table[i, "insertion", 0], whole[i, "deletion", 1].iloc[0], atol=1e-5)
+
+
+def test_the_intact_score_is_that_of_the_predicted_class(clip, images, seen):
+    cosines = clip.embed_images(images) @ heads.classifier(clip, images.classes, images.templates).T
+    start = seen.table[(seen.table["direction"] == "deletion") & (seen.table["step"] == 0)].groupby("image")
+    assert np.allclose(start["score"].first(), 2.5 * cosines.amax(1), atol=1e-4)
+    assert np.allclose(start["correct"].first(), cosines.argmax(1).numpy() == images.labels)
+    assert (start["unchanged"].first() == 1).all()
+
+
+def test_random_regions_cover_as_much(seen):
+    wide = seen.table.pivot(index=["image", "explanation", "direction", "step"], columns="regions", values="covered")
+    assert np.allclose(wide["explained"], wide["random"])
+
+
+def test_true_parts_are_the_largest_visible_ones(clip, images):
+    found = regions.by_truth(clip, images, 3)
     for i, masks in enumerate(found.masks):
-        sizes = sorted((m.sum() for m in data.part_masks(i).values()), reverse=True)[:3]
+        sizes = sorted((m.sum() for m in images.part_masks(i).values()), reverse=True)[:3]
         assert masks.flatten(1).sum(1).tolist() == sizes
         assert masks.sum(0).max() == 1
 
 
-def test_attention_regions_belong_to_the_descriptors_that_contribute_most(clip, data, trained):
-    from lib.mutual import baselines, bottlenecks
-
-    train = baselines.train_split(data, limit=trained["train_limit"])
-    how = baselines.recipe(clip, train, steps=trained["steps"])
-    model = baselines.load("mm_cbm", clip, train, how)
-    features, grid = baselines.patch_features(clip, data, how)
-    masks, named = table1.name_attention(model, features.float(), 2, 0.9)
+def test_attention_regions_belong_to_the_descriptors_that_contribute_most(clip, images, explainer):
+    model = explainer.models["mm_cbm"]
+    features, _ = baselines.patch_features(clip, images, explainer.how)
+    masks, named = regions.name_attention(model, features.float(), 2, 0.9)
     amounts, predicted, attention = bottlenecks.contributions(model, features)
     logits = model(features.float())
     assert (predicted == logits.argmax(1)).all()
     # contributions and the bias add up to the logit of the predicted class
     total = amounts.sum(1) + model.classifier.bias[predicted]
     assert torch.allclose(total, logits.amax(1), atol=1e-4)
-    for i in range(len(data)):
+    for i in range(len(images)):
         best = max(range(54), key=lambda d, i=i: amounts[i, d])
         assert named[i, 0] == best
         looked = attention[i, best]
@@ -309,66 +437,101 @@ def test_attention_regions_belong_to_the_descriptors_that_contribute_most(clip, 
         assert torch.equal(masks[i, 0], scaled >= 0.9)
 
 
-@pytest.mark.parametrize("variant", [v for v in table1.VARIANTS if v != "default"])
-def test_every_definition_changes_the_result(definitions, variant):
-    metrics = definitions["metrics"]
-    changed = [k for k in metrics if k.endswith(f"@{variant}") and not np.array_equal(metrics[k], metrics[default(k)])]
-    assert changed
+def test_regions_are_blurred_in_the_order_of_their_importance(clip, images, explainer):
+    part = regions.by_parts(clip, images, explainer.parts["PCA parts"], explainer.options)
+    whole, texts = clip.embed_images(images), clip.embed_texts(images.bank)
+    masks = explainer.masks(range(6))["PCA parts"]
+    for i in range(6):
+        unit = torch.nn.functional.normalize(part.embedded[i], dim=1)
+        product = (unit @ whole[i]) * (texts[part.descriptors[i].clamp(min=0)] @ whole[i])
+        shown = [k for k in product.argsort(descending=True).tolist() if part.masks[i, k].any()]
+        assert all(torch.equal(masks[i, place], part.masks[i, k]) for place, k in enumerate(shown))
+        assert not masks[i, len(shown) :].any()
 
 
-def test_parts_are_found_among_all_images_where_few_are_evaluated(clip, data, trained):
-    train = table1.baselines.train_split(data, limit=trained["train_limit"])
-    how = table1.baselines.recipe(clip, train, steps=trained["steps"])
-    every = table1.explanations(clip, data, train, how)
-    some = table1.explanations(clip, data, train, how, indices=np.array([4, 1]))
-    for name in every:
-        assert torch.equal(some[name].masks, every[name].masks[[4, 1]])
-        assert torch.equal(some[name].descriptors, every[name].descriptors[[4, 1]])
+def test_parts_are_found_among_all_images_where_few_are_asked_for(explainer):
+    every, some = explainer.masks(range(6)), explainer.masks([4, 1])
+    assert list(every) == explainer.names
+    assert all(torch.equal(some[name], every[name][[4, 1]]) for name in every)
 
 
-def test_an_explanation_may_have_one_part_only(clip, data, trained):
-    row = table1.row(clip, data, parts=1, **trained)
-    assert row["arrays"]["deletion_kmeans"].shape == (6, 2)
-    assert (row["metrics"]["shown_kmeans"] == 1).all()
-    assert np.isfinite(row["metrics"]["deletion_kmeans_gain"]).all()
+@pytest.mark.slow
+def test_chunks_change_nothing(given, options, seen, monkeypatch, fresh_cache):
+    monkeypatch.setattr(data.ImageDataset.chunks, "__defaults__", (2,))
+    assert len(list(given.images.chunks())) == 3
+    again = observe_regions.table1(given, options).table
+    pd.testing.assert_frame_equal(again, seen.table, rtol=1e-5)
 
 
-def default(key):
-    return key.partition("@")[0] + "@default"
+def test_an_explanation_may_have_one_part_only(given, options):
+    found = observe_regions.table1(given, replace(options, parts=1)).table
+    assert set(found["step"]) == {0, 1} and (found["shown"] == 1).all()
+    assert not faith.against_random(faith.measures(found))["gain"].isna().any()
 
 
 @pytest.fixture(scope="module")
-def definitions(clip, trained):
+def definitions(options):
     """On pictures of which some are misread and some have fewer parts."""
-    data = load_images("bestiary", images=12)
-    return table1.definitions(clip, data, images=0, **trained)
+    door = Door("ViT-B-16")
+    door.few = data.load("bestiary", images=12)
+    return observe_regions.definitions(door, replace(options, checked=0)).table
+
+
+CHANGES = {**observe_regions.REGIONS_CHANGED, **observe_regions.READING_CHANGED}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("definition", [name for name in CHANGES if name != "default"])
+def test_every_definition_changes_the_result(definitions, definition):
+    assert set(definitions["definition"]) == set(CHANGES)
+    changed, default = (definitions[definitions["definition"] == name] for name in (definition, "default"))
+    assert len(changed) == len(default) == 12 * 5
+    assert not np.array_equal(changed[list(faith.MEASURES)], default[list(faith.MEASURES)])
+
+
+@pytest.mark.slow
+def test_other_definitions_are_tried_on_the_images_of_the_run_by_their_numbers(given, options):
+    found = observe_regions.definitions(given, replace(options, checked=3)).table
+    numbers = data.spread(given.images.labels, 3, given.seed)
+    names = np.array(given.images.classes)[given.images.labels]
+    assert set(found["image"]) == set(numbers)
+    assert (found["class"] == names[found["image"]]).all()
 
 
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        ({"score": "logit"}, "choose one of cosine, probability"),
-        ({"correct": "top5"}, "choose one of label, predicted"),
+        ({"rank": "size"}, "rank is 'size'; choose one of product"),
+        ({"start": "black"}, "choose one of whole, parts"),
+        ({"random_regions": "noise"}, "choose one of shifted, scattered"),
+        ({"blur": 2.0}, "between 0 and 1.9"),
         ({"threshold": 0.0}, "more than 0"),
-        ({"setting": "best"}, "'default' or 'published'"),
+        ({"checked": -1}, "expected 0 or more"),
+        ({"foreground": "best"}, "choose one of default, published"),
         ({"rates": "high"}, "choose one of scaled, published"),
+        ({"steps": 0}, "expected 1 or more"),
+        ({"temperature": 0.0}, "expected a positive number"),
+        ({"parts": 0}, "give a whole number from 1 on"),
     ],
 )
-def test_unknown_option_is_refused(clip, data, trained, option, sentence):
+def test_an_unknown_option_is_refused(option, sentence):
     with pytest.raises(UserError, match=sentence):
-        table1.row(clip, data, **trained | option)
+        RegionOptions(**option)
 
 
-def test_data_without_labels_are_refused_where_labels_are_needed(clip, data, trained):
-    from dataclasses import replace
-
-    unlabelled = replace(data, labels=np.full(len(data), -1))
-    with pytest.raises(UserError, match="without labels"):
-        table1.row(clip, unlabelled, **trained)
-
-
-def test_data_without_a_train_split_ask_for_one(clip, make_folder):
+def test_a_folder_without_a_train_split_asks_for_one(make_folder):
     folder = make_folder({"cat": 2, "dog": 2})
     (folder / "descriptors.json").write_text('{"cat": ["whiskers", "soft fur"], "dog": ["a wet nose", "a tail"]}')
     with pytest.raises(UserError, match="has no train split; give the folder of its training images"):
-        table1.row(clip, load_images(str(folder)))
+        observe_regions.table1(Given("mini-ViT-B-32:random", str(folder)), RegionOptions())
+
+
+@pytest.mark.slow
+def test_classes_of_predicted_images_are_grouped_over_all_chunks(given, options, monkeypatch, fresh_cache):
+    """Where predictions decide what is decomposed together, a chunk of classes must not."""
+    asked = replace(options, group="predicted")
+    whole = observe_regions.table1(given, asked).table
+    monkeypatch.setattr(data.ImageDataset.chunks, "__defaults__", (2,))
+    monkeypatch.setenv("COMPANION_CACHE", str(fresh_cache / "other"))
+    pd.testing.assert_frame_equal(observe_regions.table1(given, asked).table, whole, rtol=1e-5)
+    assert explain.predictions(given.model, given.images).shape == (6,)
