@@ -242,7 +242,7 @@ def agreement(measured: pd.DataFrame, published: pd.DataFrame) -> tuple[pd.DataF
     means, theirs = measured.groupby(by, sort=False)[measures].mean(), published[measures].rank()
     ranks = means.groupby("definition", sort=False).rank().groupby("definition", sort=False)
     with np.errstate(invalid="ignore", divide="ignore"):  # a measure may be the same for all
-        alike = ranks.apply(lambda of: of.loc[of.name].corrwith(theirs))
+        alike = pd.DataFrame(ranks.apply(lambda of: of.loc[of.name].corrwith(theirs)))
     best = (means * pd.Series(MEASURES)).groupby("definition", sort=False).idxmax().map(lambda pair: pair[1])
     return alike[measures], best[measures]
 
