@@ -1,6 +1,7 @@
 """The API page, made from the docstrings: `python -m lib.book.api book/executed` writes api.md."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ ROOMS = {  # in the order in which a reader meets them
     "show": "Tables and figures",
     "book": "The book",
 }
+
+
+MARKDOWN = re.compile(r"([{}<>$*_\[\]|])")  # what would be read as markup in a docstring's first line
 
 
 def page() -> str:
@@ -40,7 +44,7 @@ def module(path: Path) -> list[str]:
     lines = [f"### `{name}`", "", *_text(ast.get_docstring(tree) or "")]
     for signature, docstring in found:
         first, _, rest = docstring.partition("\n\n")
-        lines += [f"`{signature}`", ": " + " ".join(first.split()).replace("|", r"\|"), ""]
+        lines += [f"`{signature}`", ": " + MARKDOWN.sub(r"\\\1", " ".join(first.split())), ""]
         lines += _text(rest, indent="  ")
     return lines
 
