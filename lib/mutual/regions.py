@@ -123,7 +123,7 @@ def rivals(measured: pd.DataFrame) -> dict[str, tuple[str, str]]:
     for measure, good in faithfulness.MEASURES.items():
         ours, trained = (good * mean.loc[list(names), measure] for names in (PARTS, TRAINED))
         one = ours.idxmax() if measure == "insertion" else ours.idxmin()
-        pair = (one, trained.idxmax())
+        pair = (str(one), str(trained.idxmax()))
         pairs[measure] = pair if measure == "acc_inc" else pair[::-1]
     return pairs
 
