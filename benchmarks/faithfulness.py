@@ -1,13 +1,13 @@
-"""Insertion and deletion of the five explanations: in batches, against one image and one step at a time, in one run.
+"""Insertion and deletion of Table 1's explanations: in batches, against one image and one step at a time, in one run.
 
-    python benchmarks/faithfulness.py --model ViT-B-16 --images 48
+    python benchmarks/faithfulness.py --model ViT-B-16 --limit 1
 
 Both sides get the same ranked regions and return, for each image, explanation and step, the score of the predicted
 class and the class that wins. The plain side goes through images, explanations and steps in turn: it puts the image and
 its blurred copy together by the region's mask, embeds the result and compares it with the classes. The batched side is
-`table1.follow`: it finds out which steps of an image differ, and embeds those of many images together. Regions are
-found and class names embedded before the clock starts. The sides take turns and the best of `--repeats` counts. Exits
-with 1 when the scores differ by more than the blur's rounding can explain.
+`observe_regions.follow`: it finds out which steps of an image differ, and embeds those of many images together.
+Regions are found and class names embedded before the clock starts. The sides take turns and the best of `--repeats`
+counts. Exits with 1 when the scores differ by more than the blur's rounding can explain.
 """
 
 import argparse
@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 import torch
 
-from lib import models
-from lib.data import load as load_images
+from lib.given import Given
 from lib.models import heads
-from lib.mutual import baselines, explain, faithfulness, table1
+from lib.mutual import explain, faithfulness, observe_regions, regions
+from lib.mutual.options_regions import RegionOptions
 
 TARGET = 5.0
 
@@ -35,9 +35,9 @@ def one_at_a_time(clip, data, masks, blur):
     for i in range(len(data)):
         image = clip.pixels([data.image(i)])[0].permute(1, 2, 0).numpy()
         soft = cv2.GaussianBlur(image, (kernel, kernel), 0)
-        for e, regions in enumerate(masks.values()):
+        for e, of in enumerate(masks.values()):
             for step in range(count):
-                covered = regions[i, :step].any(0).numpy() if step else np.zeros(regions.shape[2:], bool)
+                covered = of[i, :step].any(0).numpy() if step else np.zeros(of.shape[2:], bool)
                 size = image.shape[1::-1]
                 mask = cv2.resize(covered.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)[:, :, None] > 0
                 for direction in range(2):
@@ -50,10 +50,11 @@ def one_at_a_time(clip, data, masks, blur):
 
 
 def batched(clip, data, masks, blur):
-    """The same by `table1.follow`."""
-    paths, _ = table1.follow(clip, data, table1.steps_of(masks), blur)
-    pairs = [[(p.score, p.winner) for p in pair] for pair in paths.values()]
-    return tuple(np.array([[values[k] for values in pair] for pair in pairs]) for k in range(2))
+    """The same by `observe_regions.follow`."""
+    steps = [s for of in masks.values() for s in faithfulness.blur_masks(faithfulness.cumulative(of))]
+    found = observe_regions.follow(clip, data, steps, blur)
+    shape = (len(data), len(masks), 2, -1)
+    return tuple(np.moveaxis(found[name].reshape(shape), 0, 2) for name in ("score", "winner"))
 
 
 def timed(function, *arguments):
@@ -68,17 +69,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="ViT-B-16")
     parser.add_argument("--dataset", default="bestiary")
-    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--limit", type=int, default=1, help="classes, with all their images")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--blur", type=float, default=1.2)
     parser.add_argument("--train-limit", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    data = load_images(arguments.dataset, images=arguments.images)
-    clip = models.load(arguments.model, arguments.dataset, device=arguments.device)
-    train = baselines.train_split(data, limit=arguments.train_limit)
-    found = table1.explanations(clip, data, train, baselines.recipe(clip, train))
-    masks = table1.order(clip, data, found, "product")
+    given = Given(arguments.model, arguments.dataset, arguments.limit, device=arguments.device)
+    explainer = regions.prepare(given, RegionOptions(blur=arguments.blur, train_limit=arguments.train_limit))
+    clip, data = explainer.clip, explainer.images
+    masks = explainer.masks(range(len(data)))
+    del masks[regions.WHOLE]  # a control of one step
     batched(clip, data.subset(range(4)), {k: v[:4] for k, v in masks.items()}, arguments.blur)  # warms up
 
     plain_seconds, batch_seconds = [], []

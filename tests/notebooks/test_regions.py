@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -29,6 +30,12 @@ def outputs(page):
     return [o for c in cells for o in c.outputs]
 
 
+def numbers(page, start):
+    """The numbers with a point in the first output that begins so."""
+    texts = [o["data"]["text/plain"] for o in outputs(page) if "text/plain" in o.get("data", {})]
+    return [float(n) for n in re.findall(r"-?\d+\.\d+", next(t for t in texts if t.lstrip().startswith(start)))]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("exhibit", EXHIBITS)
 def test_a_page_runs_small(exhibit, tmp_path):
@@ -36,12 +43,14 @@ def test_a_page_runs_small(exhibit, tmp_path):
     done, page = run(exhibit, tmp_path, **small)
     assert done.returncode == 0, done.stderr[-2000:]
     assert not [o for o in outputs(page) if o.output_type == "stream" and "Warning" in o.text]
+    if exhibit == "table1":  # the worked example comes to the numbers of the measurement
+        assert numbers(page, "deletion   ") == pytest.approx(numbers(page, "deletion  insertion  acc_drop"), abs=1e-3)
 
 
 @pytest.fixture
 def described(make_folder):
-    """A folder with descriptors: three classes of two images."""
-    folder = make_folder({"cat": 2, "dog": 2, "bird": 2})
+    """A folder with descriptors: three classes of eight images."""
+    folder = make_folder({"cat": 8, "dog": 8, "bird": 8})
     bank = {"cat": ["whiskers", "pointed ears"], "dog": ["a tail", "floppy ears"], "bird": ["a beak", "wings"]}
     (folder / "descriptors.json").write_text(json.dumps(bank))
     return folder
@@ -50,21 +59,14 @@ def described(make_folder):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("exhibit", "parameters"),
-    [
-        ("table1", {"train_data": "", "train_limit": 6, "checked": 3, "parts": 2}),
-        ("table2", {"nearest": 1}),
-        ("table5", {"train_data": "", "steps": 2}),
-    ],
+    [("table1", {"checked": 3, "parts": 2}), ("table2", {"nearest": 1}), ("table5", {"steps": 2})],
 )
 def test_a_folder_of_ones_own_runs(exhibit, parameters, described, tmp_path):
-    parameters |= {"train_data": str(described)} if "train_data" in parameters else {}
-    done, page = run(exhibit, tmp_path, model="mini-ViT-B-32:random", dataset=str(described), **parameters)
-    if exhibit == "table1":
-        assert done.returncode == 0, done.stderr[-2000:]
-    elif exhibit == "table5":  # six images are too few for one of its classifiers, and it says so
-        assert "6 images are too few for a label-free CBM; give at least 20." in done.stderr
-    else:
-        assert done.returncode == 0, done.stderr[-2000:]
+    if exhibit != "table2":  # which goes without training images
+        parameters = parameters | {"train_data": described}
+    done, page = run(exhibit, tmp_path, model="mini-ViT-B-32:random", dataset=described, **parameters)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "24 images" in page.read_text()
 
 
 @pytest.mark.slow
@@ -74,22 +76,28 @@ def test_a_folder_of_ones_own_runs(exhibit, parameters, described, tmp_path):
         ("table1", {"score": "logit"}, "score is 'logit'; choose one of cosine, probability"),
         ("table1", {"rank": "size"}, "choose one of product, part, descriptor, given"),
         ("table2", {"prompt": "waffle"}, "The prompt 'waffle' is unknown"),
-        ("table2", {"keep": -1}, "keep = -1"),
         ("table5", {"rates": "high"}, "choose one of scaled, published"),
     ],
 )
-def test_bad_input_is_one_sentence(exhibit, parameters, sentence, tmp_path):
+def test_bad_input_is_one_sentence_before_any_record(exhibit, parameters, sentence, tmp_path):
     done, _ = run(exhibit, tmp_path, model="ViT-B-32", limit=3, **parameters)
     assert done.returncode != 0 and sentence in done.stderr
     assert not list((tmp_path / "results").rglob("*.parquet"))
 
 
 @pytest.mark.slow
-def test_classes_without_descriptors_are_named_where_every_class_needs_some(described, tmp_path):
-    bank = json.loads((described / "descriptors.json").read_text())
-    (described / "descriptors.json").write_text(json.dumps({"cat": bank["cat"]}))
-    done, _ = run("table2", tmp_path, model="mini-ViT-B-32:random", dataset=str(described))
-    assert "2 of 3 classes of 'photos' have no descriptors" in done.stderr
+@pytest.mark.parametrize(
+    ("described_classes", "sentence"),
+    [(["cat"], "2 of 3 classes of 'photos' have no descriptors"), ([], "have no descriptors")],
+)
+def test_classes_without_descriptors_are_named_where_every_class_needs_some(
+    described_classes, sentence, described, tmp_path
+):
+    bank = described / "descriptors.json"
+    few = {name: texts for name, texts in json.loads(bank.read_text()).items() if name in described_classes}
+    bank.write_text(json.dumps(few)) if few else bank.unlink()
+    done, _ = run("table2", tmp_path, model="mini-ViT-B-32:random", dataset=described)
+    assert done.returncode != 0 and sentence in done.stderr
 
 
 @pytest.mark.parametrize("exhibit", EXHIBITS)

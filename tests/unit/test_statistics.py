@@ -49,6 +49,21 @@ def test_intervals_of_groups_stand_in_the_order_of_the_table():
     assert two.index.names == ["family", "title"]
 
 
+def test_a_ratio_of_means_by_hand_and_its_interval_by_scipy():
+    draw = np.random.default_rng(1)
+    above, span = draw.random(60), 0.5 + draw.random(60)
+    table = pd.DataFrame({"title": "M", "above": above, "span": span})
+    found = statistics.interval(table, ["above"], under="span").loc["M"]
+    assert found["above"] == pytest.approx(above.sum() / span.sum())
+    theirs = stats.bootstrap(
+        (above, span), lambda a, s, axis: a.mean(axis) / s.mean(axis),
+        paired=True, vectorized=True, method="percentile", rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    assert (found["above_low"], found["above_high"]) == pytest.approx(tuple(theirs), abs=0.015)
+    nothing = statistics.interval(table.assign(span=0.0), ["above"], under="span").loc["M"]
+    assert np.isnan(nothing["above_low"]) and not np.isfinite(nothing["above"])  # where blurring changes nothing
+
+
 def test_groups_beside_each_other_keep_their_numbers_bounds_and_order():
     table = pd.concat([seen({"b": 1.0, "a": 0.0}).assign(parts=p, against=q) for p in "xy" for q in ("own", "null")])
     found = statistics.interval(table, ["auc"], by=["title", "parts", "against"])
