@@ -244,7 +244,7 @@ def agreement(measured: pd.DataFrame, published: pd.DataFrame) -> tuple[pd.DataF
     with np.errstate(invalid="ignore", divide="ignore"):  # a measure may be the same for all
         alike = pd.DataFrame(ranks.apply(lambda of: of.loc[of.name].corrwith(theirs)))
     best = (means * pd.Series(MEASURES)).groupby("definition", sort=False).idxmax().map(lambda pair: pair[1])
-    return pd.DataFrame(alike)[measures], best[measures]
+    return alike[measures], best[measures]
 
 
 # --- controls
