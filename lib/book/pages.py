@@ -35,7 +35,7 @@ def execute(exhibit: str, page: str | Path, **values: Any) -> None:
         # kernels side by side can pick the same TCP ports; sockets in a folder of their own can't collide
         sockets = {"transport": "ipc", "ip": f"{folder}/kernel"} if os.name == "posix" else {}
         draft = f"{folder}/{exhibit}.ipynb"
-        os.environ["COMPANION_PAGE"] = exhibit
+        os.environ["COMPANION_PAGE"] = exhibit  # for the kernel, which inherits it
         papermill.execute_notebook(
             parameters.NOTEBOOKS / f"{exhibit}.ipynb",
             draft,

@@ -153,7 +153,7 @@ def test_pages_are_within_the_books_measures(exhibit):
     code = [c for c in content(exhibit).cells if c.cell_type == "code"]
     assert 8 <= len(code) <= 18
     shown = [c.source.splitlines() for c in code if not {"plumbing", "parameters"} & set(c.metadata.get("tags", []))]
-    assert max(map(len, shown)) <= 15 and np.median([len(lines) for lines in shown]) <= 6
+    assert max(map(len, shown)) <= 15 and np.median([len(lines) for lines in shown]) <= 7
     assert max(len(line) for c in code for line in c.source.splitlines()) <= 88
     drawn = [c.metadata["mystnb"] for c in code if "figure" in c.metadata.get("mystnb", {})]
     assert drawn and all(about["image"]["alt"] and about["figure"]["name"] for about in drawn)

@@ -46,6 +46,7 @@ def folder(tmp_path, monkeypatch):
     write_notebook(tmp_path, PARAMETERS)
     monkeypatch.setattr(parameters, "NOTEBOOKS", tmp_path)
     monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path / "results"))
+    monkeypatch.delenv("COMPANION_PAGE", raising=False)
     calls.clear()
     return tmp_path
 
