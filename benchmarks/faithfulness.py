@@ -1,6 +1,6 @@
 """Insertion and deletion of Table 1's explanations: in batches, against one image and one step at a time, in one run.
 
-    python benchmarks/faithfulness.py --model ViT-B-16 --limit 1
+    python benchmarks/faithfulness.py --model ViT-B-16 --limit 6
 
 Both sides get the same ranked regions and return, for each image, explanation and step, the score of the predicted
 class and the class that wins. The plain side goes through images, explanations and steps in turn: it puts the image and
@@ -69,7 +69,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="ViT-B-16")
     parser.add_argument("--dataset", default="bestiary")
-    parser.add_argument("--limit", type=int, default=1, help="classes, with all their images")
+    parser.add_argument("--limit", type=int, default=6, help="classes, with all their images")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--blur", type=float, default=1.2)
     parser.add_argument("--train-limit", type=int, default=0)
