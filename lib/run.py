@@ -189,7 +189,7 @@ class Run:
 
     def _kept(self, path: Path, asked: dict, written_by: str) -> tuple[dict, Seen] | None:
         card = store.read_card(path)
-        if not card or card["asked"] != asked or card["code"] != written_by:
+        if not card or store.digest(card["asked"]) != store.digest(asked) or card["code"] != written_by:
             return None
         given = self.given(asked["model"])
         if any(given.identity(request) != sha for request, sha in card["opened"]):

@@ -36,14 +36,17 @@ def execute(exhibit: str, page: str | Path, **values: Any) -> None:
         sockets = {"transport": "ipc", "ip": f"{folder}/kernel"} if os.name == "posix" else {}
         draft = f"{folder}/{exhibit}.ipynb"
         os.environ["COMPANION_PAGE"] = exhibit  # for the kernel, which inherits it
-        papermill.execute_notebook(
-            parameters.NOTEBOOKS / f"{exhibit}.ipynb",
-            draft,
-            parameters=values,
-            progress_bar=False,
-            stderr_file=sys.stderr,
-            config=Config(KernelManager=sockets),
-        )
+        try:
+            papermill.execute_notebook(
+                parameters.NOTEBOOKS / f"{exhibit}.ipynb",
+                draft,
+                parameters=values,
+                progress_bar=False,
+                stderr_file=sys.stderr,
+                config=Config(KernelManager=sockets),
+            )
+        finally:
+            del os.environ["COMPANION_PAGE"]
         executed = nbformat.read(draft, as_version=4)
     replace(Path(page), nbformat.writes(tidy(executed)).encode())
 

@@ -1,28 +1,15 @@
 """The pages on Tables 1, 2 and 5: small runs, other images, and bad input."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import nbformat
 import pytest
 
 from lib import paths
+from tests.notebooks.running import run
 
 EXHIBITS = ("table1", "table2", "table5")
-
-
-def run(exhibit, folder, **values):
-    """Run a notebook through papermill from another folder, as a user types it: (what happened, the page)."""
-    page = folder / "page.ipynb"
-    options = [text for name, value in values.items() for text in ("-p", name, str(value))]
-    notebook = paths.ROOT / "notebooks" / f"{exhibit}.ipynb"
-    command = [sys.executable, "-m", "papermill", notebook, page, "--no-progress-bar", *options]
-    places = {"COMPANION_RESULTS": str(folder / "results"), "PYTHONPATH": str(paths.ROOT)}
-    done = subprocess.run(command, cwd=folder, env=os.environ | places, capture_output=True, text=True, timeout=600)
-    return done, page
 
 
 def outputs(page):

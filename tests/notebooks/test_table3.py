@@ -2,10 +2,7 @@
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
 
 import nbformat
 import numpy as np
@@ -15,19 +12,9 @@ from PIL import Image
 
 from lib import data, parameters, paths
 from lib.mutual.options import Options
+from tests.notebooks.running import run
 
 EXHIBITS = ("table3", "figure3", "sensitivity", "foreground", "matching")
-
-
-def run(exhibit, folder, **values):
-    """Run a notebook through papermill from another folder, as a user types it: (what happened, the page)."""
-    page = folder / "page.ipynb"
-    options = [text for name, value in values.items() for text in ("-p", name, str(value))]
-    notebook = paths.ROOT / "notebooks" / f"{exhibit}.ipynb"
-    command = [sys.executable, "-m", "papermill", notebook, page, "--no-progress-bar", *options]
-    places = {"COMPANION_RESULTS": str(folder / "results"), "PYTHONPATH": str(paths.ROOT)}
-    done = subprocess.run(command, cwd=folder, env=os.environ | places, capture_output=True, text=True, timeout=600)
-    return done, page
 
 
 def content(exhibit):
@@ -153,7 +140,7 @@ def test_pages_are_within_the_books_measures(exhibit):
     code = [c for c in content(exhibit).cells if c.cell_type == "code"]
     assert 8 <= len(code) <= 18
     shown = [c.source.splitlines() for c in code if not {"plumbing", "parameters"} & set(c.metadata.get("tags", []))]
-    assert max(map(len, shown)) <= 15 and np.median([len(lines) for lines in shown]) <= 7
+    assert max(map(len, shown)) <= 15 and np.median([len(lines) for lines in shown]) <= 6
     assert max(len(line) for c in code for line in c.source.splitlines()) <= 88
     drawn = [c.metadata["mystnb"] for c in code if "figure" in c.metadata.get("mystnb", {})]
     assert drawn and all(about["image"]["alt"] and about["figure"]["name"] for about in drawn)

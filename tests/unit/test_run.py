@@ -125,6 +125,21 @@ def test_a_cell_may_be_run_again_in_any_order_with_other_options_and_the_first_r
     assert all(p.read_bytes() == content for p, content in before.items())
 
 
+@dataclass(frozen=True)
+class Listed:
+    layers: tuple = ("layer3", "layer4")
+
+
+def test_options_that_are_lists_are_found_again_as_json_has_them(folder):
+    def count(given, options: Listed):
+        calls.append(given.name)
+        return pd.DataFrame({"x": [len(options.layers)]})
+
+    for _ in range(2):
+        assert begin("small", NAMES | {"model": "RN50"}).measure(count, Listed()).table["x"].tolist() == [2]
+    assert calls == ["RN50"]
+
+
 def test_another_model_in_a_later_cell_counts(folder):
     names = dict(NAMES)
     found = begin("small", names)
