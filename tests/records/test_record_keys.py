@@ -93,7 +93,7 @@ def test_a_record_opens_without_this_project_and_says_what_decided_it(house):
     table = pd.read_parquet(house.cards()[0].parent / card["files"]["table"]["name"])
     assert list(table.columns) == ["image", "class", "x"] and len(table) == 16
     assert [request for request, _ in card["opened"]] == [
-        ["images", "bestiary", "val", 2], ["model", "RN101"], ["model", "RN50"],
+        ["images", "bestiary", "val", 2, 0], ["model", "RN101"], ["model", "RN50"],
     ]  # fmt: skip
     assert card["asked"]["options"] == {"factor": 1.0} and card["asked"]["precision"] == "fp32"
 
