@@ -177,10 +177,10 @@ def goes_with(measures: Mapping[str, Drawn], y: Drawn, models: pd.DataFrame, see
             a, b = _together(measure, y, some)
             size = min(len(a.draws), len(b.draws))
             for method in ("pearson", "spearman") if len(a.values) >= 3 else ():
-                value, low, high, n = over_models(a, b, some, method, seed)
+                value, low, high, n = over_models(a, b, some, method, seed)[:4]
                 drawn = statistics.coefficient(a.draws[:size].to_numpy(), b.draws[:size].to_numpy(), method)
                 cells = ("value", "value_low", "value_high", "n")
-                line: dict[str, Any] = dict(zip(cells, of_draws(value, drawn, n), strict=True))
+                line: dict[str, Any] = dict(zip(cells, of_draws(value, drawn, n)[:4], strict=True))
                 line["other models"] = f"[{low:.2f}, {high:.2f}]" if np.isfinite(low) else "–"
                 line["p"] = statistics.permutation_p(a.values, b.values, method, seed)
                 taken_out = method == "spearman" and name != "accuracy"
