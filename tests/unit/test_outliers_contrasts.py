@@ -54,17 +54,17 @@ def test_pairs_start_from_the_backbones_own_zero_shot_model():
 
 
 def test_differences_by_hand():
-    value, low, high, n = RAW.difference(contrasts.pairs(MODELS, ["fine-tuned", "supervised"]))
+    value, low, high, n = RAW.difference(contrasts.pairs(MODELS, ["fine-tuned", "supervised"]))[:4]
     assert value == pytest.approx((1 + 2 + 7) / 3) and n == 3 and low < value < high
     assert RAW.difference(contrasts.pairs(MODELS, ["fine-tuned"], group="supervised")).value == pytest.approx(3 - 4)
     assert np.isnan(RAW.difference(contrasts.pairs(MODELS, ["captions"])).value)
-    assert RAW.mean(["RN50", "ViT-L-14", "no model"])[::3] == (pytest.approx(6), 2)
+    assert RAW.mean(["RN50", "ViT-L-14", "no model"])[:4:3] == (pytest.approx(6), 2)
     assert RAW.apply(np.log10).mean(["RN50"]).value == pytest.approx(np.log10(5))
 
 
 def test_paired_draws_give_narrow_differences():
     raw = contrasts.means(observed(noise=rng.normal(size=50)), "raw")
-    value, low, high, _ = raw.difference([("RN50", "RN50-supervised")])
+    value, low, high = raw.difference([("RN50", "RN50-supervised")])[:3]
     assert low == pytest.approx(value) and high == pytest.approx(value)
     assert raw.mean(["RN50"]).high - raw.mean(["RN50"]).low > 0.3
 
