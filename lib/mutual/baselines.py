@@ -22,8 +22,7 @@ from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 
-from lib import data, models, store
-from lib.bestiary import training
+from lib import data, models, store, training
 from lib.data import ImageDataset
 from lib.errors import UserError, one_of
 from lib.given import Given

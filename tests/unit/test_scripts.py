@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from lib import models
-from lib.bestiary import SPLITS, recipes, zoo
+from lib.bestiary import SPLITS
 from lib.data import load as load_images
 from lib.errors import UserError
 from scripts import choose_adversarial, choose_foreground, train_zoo
+from training import recipes, zoo
 
 
 @pytest.fixture
