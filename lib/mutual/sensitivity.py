@@ -96,7 +96,7 @@ def conclusions(seen: pd.DataFrame, top1: pd.Series, seed: int = 0) -> pd.DataFr
             sides = {"model": list(greater)}, {"model": list(less)}
             found[name] = statistics.difference(part, "auc", *sides, seed=seed)
         found[ABOVE] = statistics.estimate(part.groupby("image")["above_chance"].mean().to_numpy(), seed=seed)
-        for name, (value, low, high, _) in found.items():
+        for name, (value, low, high, *_) in found.items():
             sign = "" if np.isnan(value) else "▲" if low > 0 else "▼" if high < 0 else "○"
             line = {"switch": switch, "conclusion": name, "value": value, "value_low": low, "value_high": high}
             lines.append(line | {"sign": sign})
