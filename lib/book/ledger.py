@@ -32,7 +32,10 @@ NOT_RUN = {"verdict": "not run"}
 
 
 def claims(exhibit: str | None = None) -> list[dict]:
-    """The papers' claims, of all exhibits or of one: the tables of data/claims.toml."""
+    """The papers' claims, of all exhibits or of one: the tables of data/claims.toml.
+
+    One with `of` is about that ("real encoders") at no scale of its own, and counted apart.
+    """
     found = tomllib.loads((paths.DATA / "claims.toml").read_text(encoding="utf-8"))["claim"]
     return [c for c in found if exhibit in (None, c["exhibit"])]
 
@@ -126,12 +129,13 @@ def ledger(claims: Sequence[dict], found: Mapping[str, Mapping[str, dict]], page
 def _balance(claims: Sequence[dict], mini: Mapping, others: Mapping[str, Mapping]) -> list[str]:
     """How many claims hold, fail, stay open or were not run, a line a paper and scale."""
     text = ["| | claims | " + " | ".join(VERDICTS) + " |", "|:---|---:|" + "---:|" * len(VERDICTS)]
+    apart = {c["of"] for c in claims if "of" in c}
     for paper in dict.fromkeys(c["paper"] for c in claims):
-        ids = [c["id"] for c in claims if c["paper"] == paper]
         for scale, kept in {"miniature": mini, **others}.items():
-            given = [kept.get(name, NOT_RUN)["verdict"] for name in ids]
+            asked = [c for c in claims if c["paper"] == paper and c.get("of") == (scale if scale in apart else None)]
+            given = [kept.get(c["id"], NOT_RUN)["verdict"] for c in asked]
             counts = " | ".join(str(given.count(v)) for v in VERDICTS)
-            text.append(f"| {PAPERS.get(paper, paper)}, {scale} | {len(ids)} | {counts} |")
+            text += [f"| {PAPERS.get(paper, paper)}, {scale} | {len(asked)} | {counts} |"] * bool(asked)
     return text
 
 
@@ -140,7 +144,8 @@ def _line(claim: dict, mini: Mapping, others: Mapping[str, Mapping], pages: Coll
     page = f"{{doc}}`executed/{exhibit}`" if exhibit in pages else f"`{exhibit}`"
     where = f"{claim['statement']}<br>*{claim['where']}*; {page}"
     paper_scale = [f"{name}: {_entry(kept[claim['id']])}" for name, kept in others.items() if claim["id"] in kept]
-    cells = (where, evidence(claim), _entry(mini), "<br>".join(paper_scale) or "not run")
+    small = "not asked" if "of" in claim else _entry(mini)
+    cells = (where, evidence(claim), small, "<br>".join(paper_scale) or "not run")
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
