@@ -93,7 +93,7 @@ def test_coordinates_come_the_farthest_first():
     rows[:, 5] += 30
     rows[:, 2] += 60
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wing, "_rows", lambda given, options: (rows, ""))
+        patch.setattr(wing, "unit_rows", lambda given, options: (rows, ""))
         assert wing.outliers(Given("x"), Saved()).tensors["outliers"].tolist() == [2, 5]
 
 
@@ -153,6 +153,9 @@ def test_means_of_sets_of_as_many_rows_are_drawn_together():
     np.testing.assert_allclose(drawn.draws["b"] - drawn.draws["a"], 1)
     assert drawn.draws["a"].std() > 0 and (drawn.draws["c"] == 5).all()
     assert not len(wing.means(table.iloc[:0], "raw").values)
+    low = wing.least(drawn, ["b", "c", "not there"])
+    assert low.value == 4 and low.n == 2 and low.high == 5 and low.low < 4  # b is above c in some draws
+    assert np.isnan(wing.least(drawn, []).value)
 
 
 # --- the files themselves
@@ -187,7 +190,7 @@ def test_rows_of_the_same_names_stand_in_the_same_order(real, monkeypatch):
     pairs = [("text_lvis_openai_vit_b_32", f"text_lvis_{x}") for x in lvis]
     pairs += [("text_coco_openai_vit_b_16", f"text_coco_{x}") for x in coco]
     for first, second in pairs:
-        a, b = (wing._rows(Given(name), Saved())[0] for name in (first, second))
+        a, b = (wing.unit_rows(Given(name), Saved())[0] for name in (first, second))
         upper, order = np.triu_indices(len(a), 1), rng.permutation(len(a))
         a, b = ((x @ x.T).numpy() for x in (a - a.mean(0), b - b.mean(0)))  # how alike each two names are
         same, other = (np.corrcoef(a[upper], x[upper])[0, 1] for x in (b, b[order][:, order]))
