@@ -226,7 +226,8 @@ class Run:
         Raises UserError for a claim that the exhibit does not have, or one of its claims left out.
         """
         entries = ledger.judged(self.exhibit, found)
-        if provenance.builds_the_book() and self.is_default and self.scale in ("miniature", "papers"):
+        known = any(entry["value"] is not None for entry in entries.values())  # else nothing was run
+        if known and provenance.builds_the_book() and self.is_default and self.scale in ("miniature", "papers"):
             ledger.keep(of or self.dataset, self.exhibit, entries)
         caption = "The claims that this page tests; one holds if its whole interval has its sign"
         caption = f"{caption}. About {of}." if of else self.caption(caption)

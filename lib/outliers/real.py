@@ -20,6 +20,7 @@ from lib.outliers import directions, kurtosis, saved
 from lib.outliers.contrasts import NONE, SAVED, Drawn, redrawn
 from lib.outliers.options import Saved
 from lib.outliers.streaming import batches
+from lib.outliers.summaries import ranked
 from lib.paths import DATA
 from lib.statistics import Estimate, arranged, of_draws
 from lib.store import Seen
@@ -170,6 +171,18 @@ def shared(tensors: Mapping[str, dict], sets: pd.DataFrame) -> pd.DataFrame:
             lines[group["title"][a], group["title"][b]] = cells
     index = pd.MultiIndex.from_tuples(lines or [("", "")], names=["first", "second"])[: len(lines)]
     return pd.DataFrame(list(lines.values()), index, ["of_first", "of_second", "shared", "by_chance", "p"])
+
+
+def spectra(tensors: Mapping[str, dict], sets: pd.DataFrame) -> pd.DataFrame:
+    """The singular values of heads over their sum, a line each: model, rank, share, head, of (who made the encoder).
+
+    tensors: of `heads` by set; sets that could not be had are left out.
+    """
+    there, parts = [m for m, x in tensors.items() if x], []
+    for head, key in {"as it is": "singular", "row-centred": "singular_centred"}.items():
+        parts.append(ranked({m: tensors[m][key] for m in there}, "share").assign(head=head))
+    found = pd.concat(parts, ignore_index=True)
+    return found.assign(of=found["model"].map(sets["encoder"].str.split().str[0]))
 
 
 def beside_robustness(drawn: Drawn, sets: pd.DataFrame) -> pd.DataFrame:

@@ -137,12 +137,63 @@ def test_a_set_that_cannot_be_had_has_no_lines_and_a_reason(tmp_path, monkeypatc
 # --- summaries
 
 
-def test_what_two_sets_share_by_hand():
-    table = wing.shared({"a": np.array([1, 2]), "b": np.array([2, 9]), "c": np.array([], int)}, 10)
-    assert table[["first", "second"]].to_numpy().tolist() == [["a", "b"], ["a", "c"], ["b", "c"]]
+TENSORS = {
+    "a": {"outliers": np.array([1, 2]), "z": np.arange(10.0)},
+    "b": {"outliers": np.array([2, 9]), "z": np.arange(10.0)},
+    "c": {"outliers": np.array([], int), "z": np.arange(10.0)},
+    "other": {"outliers": np.array([2]), "z": np.arange(10.0)},
+    "missing": {},
+}
+SETS = pd.DataFrame(
+    {
+        "encoder": ["X one", "X one", "X one", "Y", "X one"],
+        "tower": ["text", "image", "text", "text", "text"],
+        "kind": ["zero-shot", "zero-shot", "learned prompt", "zero-shot", "zero-shot"],
+        "published_as": ["RN50-quickgelu openai", "RN50-quickgelu openai", "", "", "RN50-quickgelu openai"],
+        "title": list("ABCOM"),
+    },
+    index=list(TENSORS),
+)
+
+
+def test_what_two_sets_of_an_encoder_share_by_hand():
+    table = wing.shared(TENSORS, SETS)
+    assert table.index.to_list() == [("A", "B"), ("A", "C"), ("B", "C")] and table.index.names == ["first", "second"]
     assert table["shared"].tolist() == [1, 0, 0] and table["by_chance"].tolist() == [0.4, 0, 0]
     # two of ten in each: none in common with chance 8/10 x 7/9
     assert table["p"].tolist() == pytest.approx([1 - 56 / 90, 1, 1])
+    assert not len(wing.shared({"a": {}}, SETS))
+
+
+def test_where_the_outliers_of_each_set_are():
+    table = wing.where(TENSORS, SETS)
+    assert table["title"].tolist() == ["A", "A", "B", "B", "C", "O"] and (table["width"] == 10).all()
+    np.testing.assert_array_equal(table["coordinate"], [1, 2, 2, 9, np.nan, 2])
+    np.testing.assert_array_equal(table["z"], [1, 2, 2, 9, np.nan, 2])
+
+
+def test_numbers_of_an_encoder_stand_beside_its_published_robustness():
+    values = pd.Series({"a": 2.0, "b": 5.0, "c": 100.0, "other": 7.0})
+    table = wing.beside_robustness(contrasts.Drawn(values, pd.DataFrame([values, values + 1])), SETS)
+    assert table.index.get_level_values("encoder").tolist() == ["X one", "Y"]
+    assert table["text"].tolist() == [2, 7] and table["image"].tolist()[0] == 5 and table["sets"].tolist() == [2, 1]
+    # as open_clip publishes RN50, and the mean of its five shifts
+    assert table[["top1", "shifts"]].iloc[0].tolist() == [59.82, 42.74] and table["top1"].isna().tolist() == [
+        False,
+        True,
+    ]
+    assert table["shifts"].iloc[0] == pytest.approx(np.mean([52.84, 60.73, 35.44, 41.41, 23.27]), abs=0.005)
+
+
+def test_spectra_have_a_line_a_singular_value():
+    head = {"singular": np.array([0.2, 0.8]), "singular_centred": np.array([1.0])}
+    table = wing.spectra({"a": head, "missing": {}}, SETS)
+    assert table[["rank", "share", "head"]].to_numpy().tolist() == [
+        [1, 0.8, "as it is"],
+        [2, 0.2, "as it is"],
+        [1, 1.0, "row-centred"],
+    ]
+    assert set(table["of"]) == {"X"} and not len(wing.spectra({}, SETS))
 
 
 def test_means_of_sets_of_as_many_rows_are_drawn_together():
@@ -195,3 +246,11 @@ def test_rows_of_the_same_names_stand_in_the_same_order(real, monkeypatch):
         a, b = ((x @ x.T).numpy() for x in (a - a.mean(0), b - b.mean(0)))  # how alike each two names are
         same, other = (np.corrcoef(a[upper], x[upper])[0, 1] for x in (b, b[order][:, order]))
         assert same > 0.4 and abs(other) < 0.1, (second, same, other)
+
+
+def test_learned_prompts_lie_with_the_encoder_that_made_them(real, monkeypatch):
+    monkeypatch.setenv("COMPANION_DOWNLOADS", str(real("clip_embeddings").parent))
+    given = Given("text_lvis_learned_vit_b_16")
+    mean = wing.alike(given, Saved()).table.groupby("encoder")["cosine"].mean()
+    assert mean["OpenAI ViT-B/16"] > 0.8 and abs(mean["OpenAI ViT-B/32"]) < 0.05
+    assert len(given.opened) == 3  # its record hangs on all that was read
