@@ -25,6 +25,7 @@ EXHIBITS = {
     "explain": "mutual",
     "sensitivity": "mutual",
     "kurtosis": "outliers",
+    "real_encoders": "outliers",
     "privileged_directions": "outliers",
     "concepts": "outliers",
     "effective_robustness": "outliers",

@@ -219,19 +219,20 @@ class Run:
             note(f"The record of {name} is not kept: {path.parent} cannot be written ({error.strerror}).")
             return {**card, "notes": seen.notes, "files": {}}, seen
 
-    def verdicts(self, found: dict[str, Estimate]) -> tables.Table:
+    def verdicts(self, found: dict[str, Estimate], of: str = "") -> tables.Table:
         """The verdicts on the exhibit's claims, as a table; those of the book's own run are kept for its ledger.
 
-        found: claim (its id in data/claims.toml) to its statistic. Raises UserError for a claim that the exhibit does
-        not have, or one of its claims left out.
+        found: claim (its id in data/claims.toml) to its statistic. of: the claims' `of`, in place of the run's dataset.
+        Raises UserError for a claim that the exhibit does not have, or one of its claims left out.
         """
         entries = ledger.judged(self.exhibit, found)
-        if provenance.builds_the_book() and self.is_default and self.scale in ("miniature", "papers"):
-            ledger.keep(self.dataset, self.exhibit, entries)
-        caption = self.caption("The claims that this page tests; one holds if its whole interval has its sign")
-        return tables.Table(
-            ledger.lines(self.exhibit, entries), f"tab-{self.exhibit.replace('_', '-')}-claims", caption
-        )
+        known = any(entry["value"] is not None for entry in entries.values())  # else nothing was run
+        if known and provenance.builds_the_book() and self.is_default and self.scale in ("miniature", "papers"):
+            ledger.keep(of or self.dataset, self.exhibit, entries)
+        caption = "The claims that this page tests; one holds if its whole interval has its sign"
+        caption = f"{caption}. About {of}." if of else self.caption(caption)
+        name = f"tab-{self.exhibit.replace('_', '-')}-claims"
+        return tables.Table(ledger.lines(self.exhibit, entries), name, caption)
 
     def caption(self, text: str) -> str:
         """A caption that ends with the scale: dataset and number of images."""

@@ -23,9 +23,10 @@ TAG = "front"
 
 def front(claims: Sequence[dict], found: Mapping[str, Mapping[str, dict]], pages: Collection[str] = ()) -> str:
     """Markdown: the balance in a sentence, the map of claims, the findings. Arguments as of `ledger.ledger`."""
-    mini = corrected(found.get(MINIATURE, {}))
-    text = [balance(claims, mini, [name for name in found if name != MINIATURE]), "", claim_map(claims, mini, pages)]
-    text += ["", "## Five findings", "", "Each is of the miniature, with its 95 % interval.", ""]
+    about = {c.get("of", MINIATURE) for c in claims}
+    mini = {name: entry for where in about for name, entry in corrected(found.get(where, {})).items()}
+    text = [balance(claims, mini, [name for name in found if name not in about]), "", claim_map(claims, mini, pages)]
+    text += ["", "## Findings", "", "Each with its 95 % interval.", ""]
     text += [finding(c, mini[c["id"]], pages) for c in claims if c.get("front") and c["id"] in mini]
     return "\n".join(text) + "\n"
 
@@ -37,7 +38,9 @@ def balance(claims: Sequence[dict], mini: Mapping[str, dict], others: Sequence[s
     lost = sum(e["corrected"] != e["verdict"] for e in mini.values())
     alone = f" Corrected for their number, {lost} of these verdicts are open too." if lost else ""
     elsewhere = f"run at the papers' scale: {', '.join(others)}" if others else "none was run at the papers' scale"
-    return f"**{len(claims)} claims: in the miniature {', '.join(counts)}; {elsewhere}.**{alone}"
+    apart = sum("of" in c for c in claims)
+    real = f" and {apart} on embeddings of real encoders" if apart else ""
+    return f"**{len(claims) - apart} claims in the miniature{real}: {', '.join(counts)}; {elsewhere}.**{alone}"
 
 
 def claim_map(claims: Sequence[dict], mini: Mapping[str, dict], pages: Collection[str] = ()) -> str:

@@ -32,7 +32,10 @@ NOT_RUN = {"verdict": "not run"}
 
 
 def claims(exhibit: str | None = None) -> list[dict]:
-    """The papers' claims, of all exhibits or of one: the tables of data/claims.toml."""
+    """The papers' claims, of all exhibits or of one: the tables of data/claims.toml.
+
+    One with `of` is about that ("real encoders") at no scale of its own, and counted apart.
+    """
     found = tomllib.loads((paths.DATA / "claims.toml").read_text(encoding="utf-8"))["claim"]
     return [c for c in found if exhibit in (None, c["exhibit"])]
 
@@ -136,13 +139,14 @@ def _balance(claims: Sequence[dict], mini: Mapping, others: Mapping[str, Mapping
     """How many claims hold, fail, stay open or were not run, a line a paper and scale."""
     text = ["| | claims | " + " | ".join(VERDICTS) + " | kept after correction |"]
     text.append("|:---|---:|" + "---:|" * (len(VERDICTS) + 1))
+    apart = {c["of"] for c in claims if "of" in c}
     for paper in dict.fromkeys(c["paper"] for c in claims):
-        ids = [c["id"] for c in claims if c["paper"] == paper]
         for scale, kept in {"miniature": mini, **others}.items():
-            some = [kept.get(name, NOT_RUN) for name in ids]
+            asked = [c for c in claims if c["paper"] == paper and c.get("of") == (scale if scale in apart else None)]
+            some = [kept.get(c["id"], NOT_RUN) for c in asked]
             counts = " | ".join(str(sum(e["verdict"] == v for e in some)) for v in VERDICTS)
             counts += f" | {sum(e.get('corrected') in ('holds', 'fails') for e in some)}"
-            text.append(f"| {PAPERS.get(paper, paper)}, {scale} | {len(ids)} | {counts} |")
+            text += [f"| {PAPERS.get(paper, paper)}, {scale} | {len(asked)} | {counts} |"] * bool(asked)
     return text
 
 
@@ -152,7 +156,8 @@ def _line(claim: dict, mini: Mapping, others: Mapping[str, Mapping], pages: Coll
     where = f"{claim['statement']}<br>*{claim['where']}*; {page}"
     unit = claim["quantity"]
     paper_scale = [f"{name}: {_entry(kept[claim['id']], unit)}" for name, kept in others.items() if claim["id"] in kept]
-    cells = (where, evidence(claim), _entry(mini, unit), "<br>".join(paper_scale) or "not run")
+    small = "not asked" if "of" in claim else _entry(mini, unit)
+    cells = (where, evidence(claim), small, "<br>".join(paper_scale) or "not run")
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 

@@ -94,6 +94,16 @@ def test_a_verdict_that_chance_explains_among_many_claims_is_marked():
     assert text.count("**holds** alone, not among all claims") == 1
 
 
+def test_claims_about_something_else_than_a_scale_are_counted_apart():
+    claims = [CLAIM, CLAIM | {"id": "y", "of": "real encoders"}, CLAIM | {"id": "z", "of": "real encoders"}]
+    lines = ledger.ledger(claims, {"bestiary": {"x": ENTRY}, "real encoders": {"y": ENTRY}}).splitlines()
+    assert "| Mutual knowledge, miniature | 1 | 1 | 0 | 0 | 0 | 0 | 1 |" in lines
+    assert "| Mutual knowledge, real encoders | 2 | 1 | 0 | 0 | 0 | 1 | 1 |" in lines
+    shown = [line.split(" | ", 2)[2] for line in lines if line.startswith("| A ") for line in [line.replace(r"\|", "")]]
+    assert [line.count("not asked") for line in shown] == [0, 1, 1]
+    assert "real encoders: **holds**" in shown[1] and shown[2].endswith("not asked | not run |")
+
+
 def test_kept_verdicts_are_read_again_and_damaged_files_are_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path))
     ledger.keep("bestiary", "table3", {"x": ENTRY})

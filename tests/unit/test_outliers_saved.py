@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from lib.bestiary import Bestiary
@@ -17,6 +18,8 @@ def put(folder, name, value):
     path = folder / name
     if name.endswith(".npy"):
         np.save(path, value)
+    elif name.endswith(".pt"):
+        torch.save(value, path)
     else:
         save_file(value, path)
     return path
@@ -31,6 +34,29 @@ def test_an_array_a_stack_and_named_tensors(tmp_path):
     for found, expected in ((one, E), (stack["stack, set 2"], E + 1), (named["named a"], E)):
         assert len(found) == 30
         np.testing.assert_array_equal(np.asarray(found[3:7]), expected[3:7])
+
+
+def test_a_pt_file_holds_a_tensor_or_several_by_name(tmp_path):
+    (one,) = saved.embeddings(put(tmp_path, "one.pt", torch.from_numpy(E).half())).values()
+    named = saved.embeddings(put(tmp_path, "named.pt", {"a": torch.from_numpy(E), "b": torch.from_numpy(E[:5])}))
+    assert len(one) == 30 and list(named) == ["named a", "named b"] and named["named b"].shape == (5, 8)
+    np.testing.assert_array_equal(np.asarray(one[3:7]), E[3:7].astype(np.float16))
+    np.testing.assert_array_equal(np.asarray(named["named a"][28:40]), E[28:])
+    weight, bias = saved.head(put(tmp_path, "head.pt", {"weight": torch.from_numpy(E[:2]), "bias": torch.ones(2)}))
+    assert (weight == E[:2]).all() and bias.tolist() == [1, 1] and (saved.head(one.path)[1] == 0).all()
+
+
+class Runs:
+    """What runs when it is unpickled."""
+
+    def __reduce__(self):
+        return exec, ("raise SystemExit",)
+
+
+def test_a_pt_file_runs_nothing(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be read \(UnpicklingError: [^\n]*\); write it again") as error:
+        saved.embeddings(put(tmp_path, "trap.pt", Runs()))
+    assert "\n" not in str(error.value)
 
 
 def test_heads(tmp_path):
@@ -52,6 +78,9 @@ def test_bad_files_are_one_clear_sentence(tmp_path):
         put(tmp_path, "narrow.npy", E[:, :1]): "single coordinate",
         put(tmp_path, "whole.npy", (10 * E).astype(int)): "values of type int64",
         put(tmp_path, "objects.npy", np.array(["a"], dtype=object)): "cannot be read",
+        put(tmp_path, "list.pt", [torch.ones(2, 2)]): "cannot be read",
+        put(tmp_path, "whole.pt", torch.ones(2, 2, dtype=torch.int64)): "values of type torch.int64",
+        put(tmp_path, "flat.pt", torch.ones(8)): r"shape \[8\]",
     }
     for name, message in cases.items():
         with pytest.raises(UserError, match=message):

@@ -172,3 +172,23 @@ def test_bars_and_scatters_stand_beside_each_other():
 def test_each_part_has_a_colour_of_its_own_and_none_is_white():
     colours = pictures.coloured(np.arange(-1, 9)[None])
     assert len(np.unique(colours[0], axis=0)) == 10 and (colours[0, 0] == 1).all()
+
+
+def test_marks_stand_where_they_should_and_a_line_without_any_is_there():
+    frame = pd.DataFrame(
+        [
+            ("a", "text", 3, 4.0, 10),
+            ("a", "text", 5, 9.0, 10),
+            ("b", "image", None, None, 8),
+            ("c", "image", 7, 4.0, 8),
+        ],
+        columns=["set", "tower", "coordinate", "z", "width"],
+    )
+    ax = figures.marks(frame, "coordinate", "set", "tower", "z", "width")
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b", "c"]
+    assert [t.get_text() for t in ax.texts] == ["3", "5", "7"]
+    lines, text, image = ax.collections
+    assert [path.vertices[:, 0].tolist() for path in lines.get_paths()] == [[0, 10], [0, 8], [0, 8]]
+    assert text.get_offsets().tolist() == [[3, 0], [5, 0]] and image.get_offsets().tolist() == [[7, 2]]
+    assert text.get_sizes().tolist() == [32, 72]
+    assert figures.marks(frame.iloc[:0], "coordinate", "set", "tower", "z", "width").get_yticklabels() == []
