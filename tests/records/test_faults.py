@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -28,8 +27,7 @@ def test_runs_killed_at_random_moments_leave_nothing_damaged(house):
     for _ in range(KILLS):
         running = house.start(**whole)
         time.sleep(draw.uniform(0.3, 1.1) * length)
-        running.send_signal(signal.SIGKILL)
-        running.communicate()
+        running.kill()
         assert all(store.read_record(card) for card in house.cards())
     last = house.measure(**whole)
     assert last["mean"] == reference["mean"] and last["models"] == ["RN101", "ViT-B-32"]
@@ -38,7 +36,7 @@ def test_runs_killed_at_random_moments_leave_nothing_damaged(house):
 
 def test_two_processes_on_one_row_give_one_result_and_both_are_right(house):
     running = [house.start(limit=6) for _ in range(2)]
-    found = [json.loads(r.communicate(timeout=300)[0].splitlines()[-1]) for r in running]
+    found = [json.loads(r.finish().stdout.splitlines()[-1]) for r in running]
     assert found[0]["mean"] == found[1]["mean"] and len(house.cards()) == 1
     assert found[0]["written"] == found[1]["written"]  # the second waited and found the first one's
 
