@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,9 +25,7 @@ class Program:
         self.folder = TemporaryDirectory()
         self.written = [Path(self.folder.name) / name for name in ("stdout", "stderr")]
         self.arguments = [program, *map(str, arguments)]
-        with pytest.MonkeyPatch.context() as patch:  # the first one starts the process that all others are forked from
-            patch.setenv("PYTHONPATH", str(ROOT))
-            forkserver.ensure_running()
+        warm_up()
         given = (program, self.arguments[1:], folder, dict(environment), self.written)
         self.process = CONTEXT.Process(target=_become, args=given)
         self.process.start()
@@ -44,6 +43,21 @@ class Program:
         """`kill -9`, and wait until it is gone."""
         self.process.kill()
         self.process.join()
+
+    @property
+    def was_killed(self) -> bool:
+        return (self.process.exitcode or 0) < 0
+
+
+@cache
+def warm_up() -> None:
+    """Start the process that all others are forked from, and wait until it has loaded the libraries."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        forkserver.ensure_running()
+    first = CONTEXT.Process(target=int)
+    first.start()
+    first.join()
 
 
 def _become(*given: object) -> None:

@@ -95,6 +95,11 @@ class House:
         assert before in text
         path.write_text(text.replace(before, after))
 
+    def empty(self) -> None:
+        """Take records and cache away, as before the first run."""
+        for folder in (self.results, self.root / "cache"):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def cards(self) -> list[Path]:
         return sorted(self.results.rglob("*.json"))
 
