@@ -11,7 +11,7 @@ from PIL import Image
 
 from lib.paths import ROOT
 
-REAL = ROOT.parent / "shared" / "real"
+REAL = Path(os.environ.get("COMPANION_DOWNLOADS") or ROOT.parent / "shared" / "real")
 
 
 def pytest_collectstart():
@@ -57,7 +57,7 @@ def real():
 
     def path(name):
         if not (REAL / name).exists():
-            pytest.skip(f"no ../shared/real/{name} on this machine")
+            pytest.skip(f"no {name} in {REAL}")
         return REAL / name
 
     return path

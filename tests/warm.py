@@ -6,6 +6,7 @@ The libraries that pages import take seconds to load. Nothing is computed here, 
 import os
 import runpy
 import sys
+from base64 import b64encode
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ LIBRARIES = (
 )
 for library in LIBRARIES:
     import_module(library)
+
+
+def encoded(content: Any) -> Any:
+    """Pictures as a notebook's JSON holds them."""
+    return b64encode(content).decode() if isinstance(content, bytes) else content
 
 
 class Shell(InteractiveShell):
@@ -39,7 +45,9 @@ class Shell(InteractiveShell):
             self.run_cell(source, store_history=True)
         streams = {"stdout": seen.stdout, "stderr": seen.stderr}
         outputs = [new_output("stream", name=name, text=text) for name, text in streams.items() if text]
-        outputs += [new_output("display_data", data=o.data, metadata=o.metadata or {}) for o in seen.outputs]
+        for shown in seen.outputs:
+            data = {kind: encoded(content) for kind, content in shown.data.items()}
+            outputs.append(new_output("display_data", data=data, metadata=shown.metadata or {}))
         return outputs + ([self.error] if self.error else [])
 
 
