@@ -21,8 +21,8 @@ SHIPPED = list(models.catalogue().index)
 
 
 @pytest.fixture
-def small_web(monkeypatch, fresh_cache):
-    """A web of 288 pictures and a val of 48 instead of 24,000 and 384."""
+def small_web(monkeypatch):
+    """A web of 288 pictures, drawn once for all tests, and a val of 48 instead of 24,000 and 384."""
     monkeypatch.setitem(SPLITS, "web", (SPLITS["web"][0], 6))
     monkeypatch.setitem(SPLITS, "val", (SPLITS["val"][0], 1))
 
@@ -100,7 +100,7 @@ def test_noise_replaces_the_share_of_captions_that_the_recipe_says(small_web):
     assert changed == pytest.approx(wrong, abs=0.02)
 
 
-def test_a_pool_is_drawn_once_and_read_again(small_web, monkeypatch):
+def test_a_pool_is_drawn_once_and_read_again(small_web, fresh_cache, monkeypatch):
     pixels, said = pool.pool("web", range(288), 128)
     assert pixels.shape == (288, 3, 128, 128)
     assert np.array_equal(pixels[7].permute(1, 2, 0), np.asarray(Bestiary("web").image(7)))
@@ -112,7 +112,7 @@ def test_a_pool_is_drawn_once_and_read_again(small_web, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_pool_in_several_parts_drawn_by_several_processes_is_the_same(small_web, monkeypatch):
+def test_a_pool_in_several_parts_drawn_by_several_processes_is_the_same(small_web, fresh_cache, monkeypatch):
     monkeypatch.setattr(pool, "TOGETHER", 120)
     monkeypatch.setattr(pool, "FEW", 60)
     pixels, said = pool.pool("web", [3, 119, 120, 287], 128)
@@ -268,7 +268,7 @@ def test_all_shipped_weights_together_stay_under_80_megabytes():
 
 
 @pytest.fixture
-def small_train(monkeypatch, fresh_cache):
+def small_train(monkeypatch):
     """A train split of 96 pictures and a val of 48."""
     monkeypatch.setitem(SPLITS, "train", (SPLITS["train"][0], 2))
     monkeypatch.setitem(SPLITS, "val", (SPLITS["val"][0], 1))
