@@ -54,6 +54,7 @@ def test_training_lowers_the_loss_and_writes_weights_that_load(small_web, tmp_pa
     assert heads.top_k_accuracy(logits, val.labels) == pytest.approx(record["top1"])
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_model(small_web, tmp_path):
     options = {"pool": 96, "epochs": 1, "batch_size": 48, "device": "cpu", "log": lambda line: None}
     first, again, other = (
@@ -205,6 +206,7 @@ def test_what_was_trained_by_the_same_recipe_is_left_alone(small_web, tmp_path):
     assert trains(seed=1, learning_rate=0.002)
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_again_when_what_it_started_from_is_another(small_train, tmp_path):
     options = {"device": "cpu", "folder": tmp_path, "epochs": 1, "batch_size": 48, "log": lambda line: None}
     first = zoo.train("RN50-finetuned", **options)
