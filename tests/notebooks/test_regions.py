@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from lib import paths
-from tests.notebooks.running import run
+from tests.notebooks.running import run, small
 
 EXHIBITS = ("table1", "table2", "table5")
 
@@ -26,8 +26,7 @@ def numbers(page, start):
 @pytest.mark.slow
 @pytest.mark.parametrize("exhibit", EXHIBITS)
 def test_a_page_runs_small(exhibit, tmp_path):
-    small = json.loads((paths.ROOT / "notebooks" / f"{exhibit}.ipynb").read_text())["metadata"]["companion"]["small"]
-    done, page = run(exhibit, tmp_path, **small)
+    done, page = run(exhibit, tmp_path, **small(exhibit))
     assert done.returncode == 0, done.stderr[-2000:]
     assert not [o for o in outputs(page) if o.output_type == "stream" and "Warning" in o.text]
     if exhibit == "table1":  # the worked example comes to the numbers of the measurement

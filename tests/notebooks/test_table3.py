@@ -12,7 +12,7 @@ from PIL import Image
 
 from lib import data, parameters, paths
 from lib.mutual.options import Options
-from tests.notebooks.running import run
+from tests.notebooks.running import run, small
 
 EXHIBITS = ("table3", "figure3", "sensitivity", "foreground", "matching")
 
@@ -33,7 +33,7 @@ def tables(page):
 @pytest.mark.slow
 @pytest.mark.parametrize("exhibit", EXHIBITS)
 def test_a_page_runs_small(exhibit, tmp_path):
-    done, page = run(exhibit, tmp_path, **content(exhibit).metadata["companion"]["small"])
+    done, page = run(exhibit, tmp_path, **small(exhibit))
     assert done.returncode == 0, done.stderr[-2000:]
     assert not [o for o in outputs(page) if o.output_type == "stream" and "Warning" in o.text]
 

@@ -23,8 +23,8 @@ SHIPPED = list(models.catalogue().index)
 
 
 @pytest.fixture
-def small_web(monkeypatch, fresh_cache):
-    """A web of 288 pictures and a val of 48 instead of 24,000 and 384."""
+def small_web(monkeypatch):
+    """A web of 288 pictures, drawn once for all tests, and a val of 48 instead of 24,000 and 384."""
     monkeypatch.setitem(SPLITS, "web", (SPLITS["web"][0], 6))
     monkeypatch.setitem(SPLITS, "val", (SPLITS["val"][0], 1))
 
@@ -56,6 +56,7 @@ def test_training_lowers_the_loss_and_writes_weights_that_load(small_web, tmp_pa
     assert heads.top_k_accuracy(logits, val.labels) == pytest.approx(record["top1"])
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_model(small_web, tmp_path):
     options = {"pool": 96, "epochs": 1, "batch_size": 48, "device": "cpu", "log": lambda line: None}
     first, again, other = (
@@ -102,7 +103,7 @@ def test_noise_replaces_the_share_of_captions_that_the_recipe_says(small_web):
     assert changed == pytest.approx(wrong, abs=0.02)
 
 
-def test_a_pool_is_drawn_once_and_read_again(small_web, monkeypatch):
+def test_a_pool_is_drawn_once_and_read_again(small_web, fresh_cache, monkeypatch):
     pixels, said = pool.pool("web", range(288), 128)
     assert pixels.shape == (288, 3, 128, 128)
     assert np.array_equal(pixels[7].permute(1, 2, 0), np.asarray(Bestiary("web").image(7)))
@@ -114,7 +115,7 @@ def test_a_pool_is_drawn_once_and_read_again(small_web, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_pool_in_several_parts_drawn_by_several_processes_is_the_same(small_web, monkeypatch):
+def test_a_pool_in_several_parts_drawn_by_several_processes_is_the_same(small_web, fresh_cache, monkeypatch):
     monkeypatch.setattr(pool, "TOGETHER", 120)
     monkeypatch.setattr(pool, "FEW", 60)
     pixels, said = pool.pool("web", [3, 119, 120, 287], 128)
@@ -207,6 +208,7 @@ def test_what_was_trained_by_the_same_recipe_is_left_alone(small_web, tmp_path):
     assert trains(seed=1, learning_rate=0.002)
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_again_when_what_it_started_from_is_another(small_train, tmp_path):
     options = {"device": "cpu", "folder": tmp_path, "epochs": 1, "batch_size": 48, "log": lambda line: None}
     first = zoo.train("RN50-finetuned", **options)
@@ -241,7 +243,10 @@ def test_the_tables_of_the_zoo_have_a_line_a_model():
     assert list(summary({}).columns) == list(lines.columns)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+QUICK = ("RN50", "RN50-supervised")  # one of each kind; the other models are for the whole suite
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in SHIPPED])
 def test_shipped_weights_reproduce_their_recorded_accuracy(name):
     record = records()[name]
     model, val = models.load(name), load_images("bestiary")
@@ -270,7 +275,7 @@ def test_all_shipped_weights_together_stay_under_80_megabytes():
 
 
 @pytest.fixture
-def small_train(monkeypatch, fresh_cache):
+def small_train(monkeypatch):
     """A train split of 96 pictures and a val of 48."""
     monkeypatch.setitem(SPLITS, "train", (SPLITS["train"][0], 2))
     monkeypatch.setitem(SPLITS, "val", (SPLITS["val"][0], 1))
