@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import safe_open
-from safetensors.numpy import load_file
 
 from lib.errors import UserError, nearest
 from lib.outliers.streaming import check_shape
@@ -64,18 +64,17 @@ def head(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     if not str(path):
         raise UserError("Saved embeddings need a head here; give its file with `-p head FILE`, [classes, coordinates].")
     path, shapes = _opened(path)
-    if path.suffix == ".npy":
-        weight, bias = np.load(path, allow_pickle=False), None
-    else:
-        if "weight" not in shapes and len(shapes) > 1:
-            raise UserError(f"{path} holds {', '.join(shapes)}; a head is a tensor 'weight', and perhaps a 'bias'.")
-        found = load_file(path)
-        weight, bias = found["weight" if "weight" in shapes else next(iter(shapes))], found.get("bias")
-    check_shape(weight, f"rows of the head in {path.name}")
+    if "weight" not in shapes and len(shapes) > 1:
+        raise UserError(f"{path} holds {', '.join(shapes)}; a head is a tensor 'weight', and perhaps a 'bias'.")
+    key = "weight" if "weight" in shapes else next(iter(shapes))
+    check_shape(Rows(path, shapes[key]), f"rows of the head in {path.name}")
+    weight, bias = (
+        torch.as_tensor(Rows(path, shapes[k], k)[:]).double().numpy() if k in shapes else None for k in (key, "bias")
+    )
     bias = np.zeros(len(weight)) if bias is None else bias
     if bias.shape != (len(weight),):
         raise UserError(f"The bias in {path} has shape {list(bias.shape)}; expected [{len(weight)}], one a class.")
-    return weight.astype(np.float64), bias.astype(np.float64)
+    return weight, bias
 
 
 def _opened(path: str | Path) -> tuple[Path, dict[Any, tuple[int, ...]]]:
@@ -87,19 +86,16 @@ def _opened(path: str | Path) -> tuple[Path, dict[Any, tuple[int, ...]]]:
         beside = sorted(p.name for p in path.parent.glob("*") if p.suffix in FORMATS) if path.parent.is_dir() else []
         raise UserError(f"There is no file {path}; give the path of saved embeddings.{nearest(path.name, beside)}")
     try:
-        shapes, types = _shapes(path)
+        if path.suffix == ".npy":
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            known = {None: (array.shape, str(array.dtype))}
+        else:
+            with safe_open(path, framework="pt") as file:
+                slices = {key: file.get_slice(key) for key in file.keys()}
+                known = {key: (tuple(s.get_shape()), s.get_dtype()) for key, s in slices.items()}
     except Exception as error:  # each format fails in its own way
         raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); write it again.") from None
-    strange = [t for t in types if not any(kind in t for kind in ("float", "F16", "F32", "F64"))]
+    strange = [kind for _, kind in known.values() if not any(name in kind for name in ("float", "F16", "F32", "F64"))]
     if strange:
         raise UserError(f"{path} holds values of type {strange[0]}; expected floating-point embeddings.")
-    return path, shapes
-
-
-def _shapes(path: Path) -> tuple[dict[Any, tuple[int, ...]], list[str]]:
-    if path.suffix == ".npy":
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        return {None: array.shape}, [str(array.dtype)]
-    with safe_open(path, framework="pt") as file:
-        slices = {key: file.get_slice(key) for key in file.keys()}
-        return {k: tuple(s.get_shape()) for k, s in slices.items()}, [s.get_dtype() for s in slices.values()]
+    return path, {key: shape for key, (shape, _) in known.items()}
