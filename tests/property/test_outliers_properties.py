@@ -100,7 +100,7 @@ def test_cka_is_symmetric_at_most_one_and_blind_to_rotation_and_scale(seed):
     assert np.isclose(cka.cka(cka.terms(x, x, size=20)), 1)
 
 
-@given(seeds, st.sampled_from(robustness.AXES))
+@given(seeds, st.sampled_from([*robustness.AXES]))
 def test_a_better_shifted_accuracy_is_a_higher_effective_robustness(seed, axis):
     rng = np.random.default_rng(seed)
     line = robustness.fit(rng.uniform(5, 95, 6), rng.uniform(5, 95, 6), axis)
