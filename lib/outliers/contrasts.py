@@ -146,6 +146,11 @@ def summary(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return interval(table, values, seed=seed).join(table.groupby("title", sort=False)[CONSTANT].first())
 
 
+def beside(models: pd.DataFrame, numbers: Mapping[str, Drawn]) -> pd.DataFrame:
+    """Several numbers of each model with their intervals, a line a model, by title."""
+    return models[["title"]].join([x.frame(name) for name, x in numbers.items()]).set_index("title")
+
+
 def within(numbers: Mapping[str, Drawn], models: pd.DataFrame) -> pd.DataFrame:
     """A zero-shot model's numbers minus its counterparts', a line a number and backbone, and their mean."""
     backbones = {**dict(list(models[models["own"]].groupby("backbone", sort=False))), "mean": models}
