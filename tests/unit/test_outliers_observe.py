@@ -206,7 +206,7 @@ def test_elsewhere_the_probe_is_broden(tmp_path, monkeypatch):
         (lambda: Concepts(minimum=0), "minimum is 0"),
         (lambda: Concepts(negatives=0), "negatives is 0"),
         (lambda: Concepts(concept_images=-1), "concept_images is -1"),
-        (lambda: Concepts(concept_stream="wbe"), "concept_stream is 'wbe'; give one of val, web. Did you mean 'web'"),
+        (lambda: Concepts(concept_stream="wbe"), "concept_stream is 'wbe'; choose one of val, web. Did you mean 'web'"),
     ],
 )
 def test_a_bad_option_is_one_clear_sentence(call, sentence):
