@@ -109,6 +109,14 @@ def _correlation(part: pd.DataFrame, quantity: str, models: pd.Index, top1: pd.S
     return statistics.of_draws(float(value), statistics.coefficient(means, accuracy), len(models))
 
 
+def beside(found: pd.DataFrame) -> pd.DataFrame:
+    """Lines of `conclusions` as a table to look at: a line a switch, a column a conclusion, "value sign" in each."""
+    there = found[found["sign"] != ""]
+    text = there["value"].map("{:+.2f} ".format) + there["sign"]
+    wide = there.assign(text=text).pivot(index="switch", columns="conclusion", values="text")
+    return wide.reindex(index=found["switch"].unique(), columns=found["conclusion"].unique())
+
+
 def survival(found: pd.DataFrame) -> pd.DataFrame:
     """Under how many switches each conclusion stands, and whether under all: a line a conclusion of `conclusions`."""
     found = found[found["sign"] != ""].assign(positive=found["value"] > 0)
