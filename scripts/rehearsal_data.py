@@ -31,7 +31,7 @@ from lib.paths import DATA, download_folder
 
 SIZES = ((120, 90), (90, 120), (112, 112))  # width and height in turn
 RED = (255, 0, 0)
-BROKEN = 600  # bytes that are left of the damaged file
+LEFT = 0.75  # share of the damaged file that is left: its header, and most of its picture
 MAPPED, DOUBLE = 113, 6  # classes of ObjectNet that are ImageNet's, and how many of these are two of them
 CIFAR = """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
 castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
@@ -187,7 +187,8 @@ def places365(root: Path, seed: int) -> None:
             put(root / "val" / folder / f"Places365_val_{2 * label + k:08d}.jpg", picture(label, 60 + k, seed)[0])
         put(root / "train" / folder / f"{label:08d}.jpg", picture(label, 62, seed)[0])
     damaged = max((root / "val" / folders[0]).glob("*.jpg"))
-    damaged.write_bytes(damaged.read_bytes()[:BROKEN])
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: int(LEFT * len(whole))])
 
 
 def food101(root: Path, seed: int) -> None:

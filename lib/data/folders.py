@@ -19,7 +19,7 @@ from lib import store
 from lib.data.dataset import DEFAULT_PROMPT, DEFAULT_TEMPLATES, ImageDataset
 from lib.data.digests import THREADS, of_files
 from lib.data.downloads import download
-from lib.errors import UserError, nearest, note, some
+from lib.errors import UserError, nearest, note, note_once, some
 from lib.paths import DATA, datasets_folder
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
@@ -127,7 +127,7 @@ def listed(name: str, split: str, folders: list[Path]) -> ImageDataset:
         files = _listed(name, split, folders, files)
     found, published = sum(map(len, files)), entry["expected"].get(split)
     if published and found != published:
-        note(f"{entry['title']} ({split}) has {found} images on disk, {published} are published.")
+        note_once(f"{entry['title']} ({split}) has {found} images on disk, {published} are published.")
     return _dataset(name, split, folders, files, [re.sub(r"[_-]+", " ", f.name) for f in folders])
 
 
