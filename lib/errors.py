@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from functools import cache
 
 
 class UserError(ValueError):
@@ -34,6 +35,12 @@ def one_of(name: str, value: object, known: Collection[str]) -> None:
 def note(message: str) -> None:
     """One line for the person at the keyboard, on stderr, about something that did not stop the run."""
     print(message, file=sys.stderr, flush=True)
+
+
+@cache
+def note_once(message: str) -> None:
+    """The same, once a process."""
+    note(message)
 
 
 def some(names: Iterable[object], most: int = 5) -> str:

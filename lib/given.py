@@ -18,7 +18,7 @@ ABSENT = "absent"  # the identity of what cannot be had; once it can, a record m
 class Given:
     """The door of one record.
 
-    name: of the model that the record is about. dataset, limit, seed, device, precision, on_error: the run's.
+    name: of the model that the record is about. dataset, limit, seed, device, precision, weights, on_error: the run's.
     opened: identity of everything opened so far, by request.
     """
 
@@ -28,6 +28,7 @@ class Given:
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
+    weights: str = "published"
     on_error: str = "raise"
     opened: dict[tuple, str] = field(default_factory=dict)
 
@@ -45,7 +46,7 @@ class Given:
         """A model by name, as `models.load` gives it: `Clip` or `Classifier`. Raises UserError."""
         self._note("model", name)
         with store.measuring(None):
-            return models.load(name, self.dataset, self.device, self.seed, self.precision)
+            return models.load(name, self.dataset, self.device, self.seed, self.precision, self.weights)
 
     def open_images(
         self, split: str = "val", dataset: str = "", limit: int | None = None, images: int = 0
@@ -77,7 +78,8 @@ class Given:
         kind, *what = request
         try:
             if kind == "model":
-                return store.digest(models.identify(what[0], self.dataset, self.seed, self.precision, self.device))
+                how = (self.seed, self.precision, self.device, self.weights)
+                return store.digest(models.identify(what[0], self.dataset, *how))
             if kind == "images":
                 return store.digest(self._images(*what).identity)
             if kind == "broden":

@@ -10,21 +10,30 @@ from lib.paths import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
 INJECTED = "# Parameters\n"  # papermill's first line of the cell that it adds
-EVERY_EXHIBIT = ("model", "dataset", "limit", "seed", "device", "precision")
+EVERY_EXHIBIT = ("model", "dataset", "limit", "seed", "device", "precision", "weights")
 KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", list: "a list"}
 
 
 def declared(exhibit: str) -> dict[str, Any]:
     """The names and defaults in the `parameters` cell of notebooks/<exhibit>.ipynb. Raises UserError."""
-    path = NOTEBOOKS / f"{exhibit}.ipynb"
-    if not path.is_file():
-        known = sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb"))
-        raise UserError(f"There is no notebook '{exhibit}' in {NOTEBOOKS}.{nearest(exhibit, known)}")
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    cells = _content(exhibit)["cells"]
     tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
     if len(tagged) != 1:
         raise UserError(f"{exhibit}.ipynb has {len(tagged)} cells tagged `parameters`; expected is one.")
     return assignments("".join(tagged[0]["source"]))
+
+
+def kept(exhibit: str, name: str) -> dict[str, Any]:
+    """The parameters that a notebook keeps under a name in its metadata: "small", "rehearsal". Raises UserError."""
+    return dict(_content(exhibit)["metadata"].get("companion", {}).get(name, {}))
+
+
+def _content(exhibit: str) -> dict[str, Any]:
+    path = NOTEBOOKS / f"{exhibit}.ipynb"
+    if not path.is_file():
+        known = sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb"))
+        raise UserError(f"There is no notebook '{exhibit}' in {NOTEBOOKS}.{nearest(exhibit, known)}")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def assignments(source: str) -> dict[str, Any]:

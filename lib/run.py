@@ -106,7 +106,8 @@ class Run:
     @property
     def scale(self) -> str:
         """ "miniature", "rehearsal" (random weights), "papers", or "own images"."""
-        if any(models.choose(name, self.dataset).kind == "random" for name in self.models):
+        weights = self.parameters["weights"]
+        if any(models.choose(name, self.dataset, weights).kind == "random" for name in self.models):
             return "rehearsal"
         return KNOWN_SCALES.get(self.dataset, "own images")
 
@@ -118,7 +119,8 @@ class Run:
     def model(self, name: str | None = None) -> Vision:
         """A model, opened: by default the first of the run."""
         p = self.parameters
-        return models.load(name or self.models[0], self.dataset, p["device"], p["seed"], p["precision"])
+        opening = (p["device"], p["seed"], p["precision"], p["weights"])
+        return models.load(name or self.models[0], self.dataset, *opening)
 
     def images(self, split: str = "val") -> data.ImageDataset:
         """The images of the run, after `limit`, `seed` and, where it is a parameter, `on_error`."""
@@ -127,8 +129,8 @@ class Run:
     def given(self, name: str) -> Given:
         """What `measure` hands to a function for the model `name`; with it a function can be tried by hand."""
         p = self.parameters
-        opening = {"dataset": p["dataset"], "seed": p["seed"], "device": p["device"], "precision": p["precision"]}
-        return Given(name, **opening, limit=p["limit"], on_error=p.get("on_error", "raise"))
+        opening = {k: p[k] for k in ("dataset", "limit", "seed", "device", "precision", "weights")}
+        return Given(name, **opening, on_error=p.get("on_error", "raise"))
 
     def options(self, kind: type[Options], **changed: Any) -> Options:
         """The options of a wing, from the notebook's parameters of the same names, some of them `changed`."""
@@ -184,6 +186,7 @@ class Run:
             "limit": limit,
             "seed": self.seed,
             "precision": self.precision,
+            "weights": self.parameters["weights"],
             "on_error": self.parameters.get("on_error", "raise"),
         }
 
@@ -286,12 +289,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("function", help="such as mutual.table3: a function of lib/<wing>/observe.py")
     parser.add_argument("--model", default="all")
     parser.add_argument("--dataset", default="bestiary")
+    parser.add_argument("--weights", default="published")
+    parser.add_argument("--limit", type=int, default=0)
     given = parser.parse_args(arguments)
     wing, _, name = given.function.rpartition(".")
     function = getattr(importlib.import_module(f"lib.{wing}.observe"), name)
     kind = typing.get_type_hints(function).get("options")
-    defaults = {"model": "all", "dataset": "bestiary", "limit": 0, "seed": 0, "device": "auto", "precision": "auto"}
-    names = defaults | {"model": given.model, "dataset": given.dataset}
+    defaults = {"model": "all", "dataset": "bestiary", "limit": 0, "seed": 0}
+    defaults |= {"device": "auto", "precision": "auto", "weights": "published"}
+    names = defaults | {"model": given.model, "dataset": given.dataset, "weights": given.weights, "limit": given.limit}
     try:
         code.remember()
         began = time.perf_counter()

@@ -22,10 +22,12 @@ BAR = re.compile(r"\r|\d+%\||\x1b\[A")  # what a bar of progress writes
 PLUMBING = "plumbing"  # tag of cells that the book folds
 
 
-def execute(exhibit: str, page: str | Path, **values: Any) -> None:
+def execute(exhibit: str, page: str | Path, or_card: bool = False, **values: Any) -> str:
     """Run notebooks/<exhibit>.ipynb and put the result at `page`; a failed run leaves `page` alone.
 
-    Raises papermill's PapermillExecutionError when a cell fails.
+    or_card: where the page stops with a UserError, because something that it needs cannot be had, a page with this
+    sentence takes its place, and the sentence is returned. Raises papermill's PapermillExecutionError when a cell
+    fails.
     """
     import nbformat
     import papermill
@@ -36,6 +38,7 @@ def execute(exhibit: str, page: str | Path, **values: Any) -> None:
         sockets = {"transport": "ipc", "ip": f"{folder}/kernel"} if os.name == "posix" else {}
         draft = f"{folder}/{exhibit}.ipynb"
         os.environ["COMPANION_PAGE"] = exhibit  # for the kernel, which inherits it
+        missing = ""
         try:
             papermill.execute_notebook(
                 parameters.NOTEBOOKS / f"{exhibit}.ipynb",
@@ -45,10 +48,25 @@ def execute(exhibit: str, page: str | Path, **values: Any) -> None:
                 stderr_file=sys.stderr,
                 config=Config(KernelManager=sockets),
             )
+        except papermill.exceptions.PapermillExecutionError as error:
+            if not (or_card and error.ename == "UserError"):
+                raise
+            missing = str(error.evalue)
         finally:
             del os.environ["COMPANION_PAGE"]
         executed = nbformat.read(draft, as_version=4)
-    replace(Path(page), nbformat.writes(tidy(executed)).encode())
+    replace(Path(page), nbformat.writes(card(executed, missing) if missing else tidy(executed)).encode())
+    return missing
+
+
+def card(notebook: Any, missing: str) -> Any:
+    """In place of a page that cannot be run: its title and first words, and what is missing."""
+    first = next(c for c in notebook.cells if c.cell_type == "markdown" and c.source.startswith("# "))
+    said = re.sub(r"([\\`*_{}\[\]<>$])", r"\\\1", missing)  # as it is, not as Markdown
+    first.source = first.source.replace("](../book/", "](../")
+    first.source += f"\n\n```{{warning}}\nThis page was not run. {said}\n```"
+    notebook.cells = [first]
+    return notebook
 
 
 def tidy(notebook: Any) -> Any:
@@ -97,15 +115,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("exhibit")
     parser.add_argument("page", help="where the executed notebook is put")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument("--set", help="parameters that the notebook's metadata has under this name, e.g. rehearsal")
+    parser.add_argument("--or-card", action="store_true", help="a page that lacks something it needs says so")
     parser.add_argument("--of", type=int, default=0, metavar="PAGES", help="say how many pages of the book are there")
     given = parser.parse_args(arguments)
     began = time.perf_counter()
     try:
-        execute(given.exhibit, given.page, **{name: literal(value) for name, value in given.p})
+        values = parameters.kept(given.exhibit, given.set) if given.set else {}
+        values |= {name: literal(value) for name, value in given.p}
+        missing = execute(given.exhibit, given.page, given.or_card, **values)
         there = len(list(Path(given.page).parent.glob("*.ipynb")))
         count = f" ({there} of {given.of} pages)" if given.of else ""
+        seconds = f"{time.perf_counter() - began:.0f} s{count}"
         print(
-            given.exhibit, *(value for _, value in given.p), f"{time.perf_counter() - began:.0f} s{count}", flush=True
+            given.exhibit, *(value for _, value in given.p), seconds, f"not run: {missing}" * bool(missing), flush=True
         )
     except Exception as error:
         name, words = (getattr(error, k, None) for k in ("ename", "evalue"))  # papermill's, of the failed cell

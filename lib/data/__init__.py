@@ -6,13 +6,15 @@ from lib.data.digests import THREADS, sha256
 from lib.data.downloads import download
 from lib.data.folders import entries
 from lib.data.loading import check, load, names
-from lib.data.shifts import aligned
+from lib.data.shifts import Shift, aligned
+from lib.data.shifts import published as published_shifts
 
 __all__ = [
     "DEFAULT_PROMPT",
     "DEFAULT_TEMPLATES",
     "THREADS",
     "ImageDataset",
+    "Shift",
     "aligned",
     "by_chunks",
     "check",
@@ -20,6 +22,7 @@ __all__ = [
     "entries",
     "load",
     "names",
+    "published_shifts",
     "sha256",
     "spread",
     "whole_classes",

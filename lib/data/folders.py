@@ -19,7 +19,7 @@ from lib import store
 from lib.data.dataset import DEFAULT_PROMPT, DEFAULT_TEMPLATES, ImageDataset
 from lib.data.digests import THREADS, of_files
 from lib.data.downloads import download
-from lib.errors import UserError, nearest, note, some
+from lib.errors import UserError, nearest, note, note_once, some
 from lib.paths import DATA, datasets_folder
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
@@ -100,27 +100,40 @@ def _images_in(folder: Path) -> list[Path]:
 def known(name: str, split: str) -> ImageDataset:
     """A dataset of datasets.toml, as published. Raises UserError where it is incomplete or not on disk."""
     entry = entries()[name]
-    folders = class_folders(root_of(name, split))
+    data = listed(name, split, complete(name, split))
+    if entry["class_names"] == "imagenet":
+        data.classes = imagenet_classes()
+    data.descriptors = descriptors_of(entry, data.classes)
+    data.templates, data.descriptor_prompt = tuple(entry["templates"]), entry["descriptor_prompt"]
+    return data
+
+
+def complete(name: str, split: str) -> list[Path]:
+    """The class folders of an entry of datasets.toml, sorted. Raises UserError unless all are there."""
+    entry, folders = entries()[name], class_folders(root_of(name, split))
     if len(folders) != entry["classes"]:
         raise UserError(
             f"{entry['title']} ({split}) has {len(folders)} class folders in {folders[0].parent}, "
             f"expected {entry['classes']}; complete it, or give the folder's path to use it as your own."
         )
-    if entry["class_names"] == "imagenet":
-        classes = imagenet_classes()
-    else:
-        classes = [re.sub(r"[_-]+", " ", f.name) for f in folders]
+    return folders
+
+
+def listed(name: str, split: str, folders: list[Path]) -> ImageDataset:
+    """The images of these class folders of an entry, or those that its list names; classes are called like them."""
+    entry = entries()[name]
     files = [_images_in(f) for f in folders]
     if "list" in entry:
         files = _listed(name, split, folders, files)
     found, published = sum(map(len, files)), entry["expected"].get(split)
     if published and found != published:
-        note(f"{entry['title']} ({split}) has {found} images on disk, {published} are published.")
-    descriptors = align(json.loads(download(entry["descriptors"]).read_text()), classes, by=entry["align"])
-    data = _dataset(name, split, folders, files, classes)
-    data.descriptors = descriptors
-    data.templates, data.descriptor_prompt = tuple(entry["templates"]), entry["descriptor_prompt"]
-    return data
+        note_once(f"{entry['title']} ({split}) has {found} images on disk, {published} are published.")
+    return _dataset(name, split, folders, files, [re.sub(r"[_-]+", " ", f.name) for f in folders])
+
+
+def descriptors_of(entry: dict[str, Any], classes: list[str]) -> list[list[str]]:
+    """The descriptors of each class from the bank that an entry names. Raises UserError where that cannot be had."""
+    return align(json.loads(download(entry["descriptors"]).read_text()), classes, by=entry["align"])
 
 
 @lru_cache
@@ -135,13 +148,20 @@ def imagenet_classes() -> list[str]:
 
 
 def _listed(name: str, split: str, folders: list[Path], files: list[list[Path]]) -> list[list[Path]]:
-    """Only those files that the split's list names."""
+    """Only those files that the split's list names. Raises UserError where it names one that is not there."""
     entry = entries()[name]
     path = datasets_folder() / entry["folder"] / entry["list"].format(split=entry["splits"][split])
     if not path.is_file():
         raise UserError(f"{entry['title']} ({split}) lacks its list {path}; {entry['how']}.")
     wanted = set(path.read_text().split())
-    return [[p for p in ps if f"{f.name}/{p.stem}" in wanted] for f, ps in zip(folders, files, strict=True)]
+    kept = [[p for p in ps if f"{f.name}/{p.stem}" in wanted] for f, ps in zip(folders, files, strict=True)]
+    missing = sorted(wanted - {f"{p.parent.name}/{p.stem}" for ps in kept for p in ps})
+    if missing:
+        raise UserError(
+            f"{path} names {len(missing)} of {len(wanted)} images that are not there ({some(missing)}); "
+            f"unpack {entry['title']} again."
+        )
+    return kept
 
 
 def own(path: str, split: str) -> ImageDataset:

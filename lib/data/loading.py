@@ -4,7 +4,7 @@ import numpy as np
 
 from lib import store
 from lib.bestiary import SPLITS, Bestiary, captions
-from lib.data import folders, probes
+from lib.data import broden, folders, probes, shifts
 from lib.data.dataset import ImageDataset, spread, whole_classes
 from lib.errors import UserError
 
@@ -14,10 +14,23 @@ def names() -> list[str]:
     return ["bestiary", *folders.entries()]
 
 
+def _reader(name: str) -> str:
+    """How a dataset lies on disk: "bestiary" (drawn), "folders", "shift" (of another), "cifar", "broden" or "own"."""
+    if name == "bestiary" or name not in folders.entries():
+        return name if name == "bestiary" else "own"
+    entry = folders.entries()[name]
+    return entry.get("reader", "shift" if "shift_of" in entry else "folders")
+
+
 def check(name: str, split: str = "val") -> None:
     """Raise UserError unless `name` can be loaded: an unknown name, or images that are not on disk."""
-    if name == "bestiary":
+    reader = _reader(name)
+    if reader == "bestiary":
         _bestiary(split)
+    elif reader == "cifar":
+        probes.cifar100(split)
+    elif reader == "broden":
+        broden.load()
     else:
         folders.class_folders(folders.root_of(name, split))
 
@@ -30,7 +43,7 @@ def load(
     on_error: str = "raise",
     images: int = 0,
 ) -> ImageDataset:
-    """A dataset by name ("bestiary", "cifar100", an entry of data/datasets.toml) or by the path of an image folder.
+    """A dataset by name ("bestiary", an entry of data/datasets.toml) or by the path of an image folder.
 
     An image folder has one sub-folder a class; beside them may lie classes.json (folder -> class name) and
     descriptors.json (class name -> list of str). limit: number of classes whose images are taken, all of them; `seed`
@@ -44,17 +57,20 @@ def load(
             raise UserError(f"{option} is {value}; give a number of {what}, or 0 for all of them.")
     if on_error not in ("raise", "skip"):
         raise UserError(f"on_error is '{on_error}'; give 'raise' or 'skip'.")
-    if name == "bestiary":
+    reader = _reader(name)
+    if reader == "bestiary":
         data = _bestiary(split)
-    elif name == "cifar100":
-        data = probes.cifar100()
+    elif reader == "cifar":
+        data = probes.cifar100(split)
+    elif reader == "broden":
+        data = broden.load()
     else:
-        data = (folders.known if name in folders.entries() else folders.own)(name, split)
+        data = {"folders": folders.known, "shift": shifts.known, "own": folders.own}[reader](name, split)
     data = data.subset(whole_classes(data.labels, int(limit), seed))
-    if name not in ("bestiary", "cifar100"):
+    if reader in ("folders", "shift", "own"):
         data = folders.readable(data, on_error)
     data = data.subset(spread(data.labels, int(images), seed))
-    if name == "bestiary":
+    if reader == "bestiary":
         data.source.keep(data.indices)
     return data
 

@@ -9,6 +9,7 @@ from PIL import Image
 from lib import store
 from lib.data.dataset import DEFAULT_PROMPT, DEFAULT_TEMPLATES, ImageDataset
 from lib.data.digests import sha256
+from lib.data.folders import entries
 from lib.errors import UserError
 from lib.paths import datasets_folder
 
@@ -34,18 +35,20 @@ class _Joined:
         return self.parts[part].image(k - int(self.offsets[part]))
 
 
-def cifar100(path: Path | None = None) -> ImageDataset:
-    """CIFAR-100's training images (50,000 of 32 x 32) from its *binary* version, without descriptors.
+def cifar100(split: str = "train") -> ImageDataset:
+    """CIFAR-100's images (50,000 "train", 10,000 "val", of 32 x 32) from its *binary* version, without descriptors.
 
-    path: of train.bin, by default cifar100/train.bin in the datasets folder; fine_label_names.txt lies beside it.
-    Raises UserError.
+    Raises UserError for another split, and for files that are not there or damaged.
     """
     store.must_be_handed("the images 'cifar100'")
-    path = path or datasets_folder() / "cifar100" / "train.bin"
+    entry = entries()["cifar100"]
+    if split not in entry["splits"]:
+        raise UserError(f"CIFAR-100 has no split '{split}' here; it has {', '.join(entry['splits'])}.")
+    path = datasets_folder() / entry["folder"] / entry["splits"][split]
     if not path.is_file():
         raise UserError(
-            f"CIFAR-100 is not on disk: looked for {path}; download its binary version (cifar-100-binary.tar.gz) and "
-            "put train.bin and fine_label_names.txt there, or set COMPANION_DATASETS to the folder of cifar100/."
+            f"CIFAR-100 is not on disk: looked for {path}; {entry['how']}, or set COMPANION_DATASETS to the folder of "
+            f"{entry['folder']}/."
         )
     size = path.stat().st_size
     if size == 0 or size % 3074:
@@ -55,7 +58,7 @@ def cifar100(path: Path | None = None) -> ImageDataset:
     classes = listed.read_text().split() if listed.is_file() else [str(i) for i in range(100)]
     return ImageDataset(
         name="cifar100",
-        split="train",
+        split=split,
         classes=[c.replace("_", " ") for c in classes],
         labels=source.records[:, 1].astype(np.int64),
         descriptors=[[] for _ in classes],

@@ -162,11 +162,13 @@ def missing(given: Given, options: Options) -> Seen:
     random = (shared.sum(1) - shared.diagonal()) / (len(shared) - 1)
     for probe in setting.probes:
         images, q = setting.embedded(probe), setting.activity(network.FINAL, probe)
+        shown = torch.from_numpy(truth.classes_of(setting.probe(probe), setting.images.classes))
+        turn = torch.where(shown < 0, -1, fold[shown])  # the fold of each image; a class that is not asked for has none
         for name in options.functions():
             whole = setting.scores(name, q, images, texts)
             absent, nameless = whole.clone(), whole.clone().fill_diagonal_(-torch.inf)
             for k in range(5):
-                kept = fold[setting.probe(probe).labels] != k
+                kept = turn != k
                 absent[fold == k] = setting.scores(name, q[kept], images[kept], texts)[fold == k]
             for what, scores in {"nothing": whole, "images": absent, "word": nameless}.items():
                 label, score = found(scores[own])

@@ -37,6 +37,16 @@ def present(images: ImageDataset, concepts: list[str]) -> torch.Tensor | None:
     return shown if shown.any() else None
 
 
+def classes_of(images: ImageDataset, classes: list[str]) -> np.ndarray:
+    """Which of `classes` each probing image shows, by their names: int64 [n], -1 for none of them."""
+    if hasattr(images.source, "parts"):  # several sets as one
+        return np.concatenate([classes_of(part, classes) for part in images.source.parts])[images.indices]
+    if images.classes == classes:
+        return images.labels
+    number = {name.lower(): k for k, name in reversed(list(enumerate(classes)))}  # of equal ones the first
+    return np.array([number.get(name.lower(), -1) for name in images.classes])[images.labels]
+
+
 def _columns(concepts: list[str]) -> dict[str, int]:
     return {text: m for m, text in reversed(list(enumerate(concepts)))}  # of equal ones the first
 

@@ -1,6 +1,6 @@
 """The models of the book, and what a model's name stands for. Nothing is loaded here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,18 @@ import pandas as pd
 import timm
 import torchvision
 
-from lib.errors import UserError, nearest, some
+from lib.errors import UserError, nearest, one_of, some
 from lib.paths import DATA
 
 MINIATURE = DATA / "bestiary"
 LIBRARIES = ("torchvision/", "timm/")  # a name that starts so is an image classifier of that library
 LEARNED_HEAD = ("finetuned", "supervised")  # objectives whose models have a head of their own and no text tower
+WEIGHTS = ("published", "random", "small")
+# what stands for a model at `weights` "small": of a CLIP's kind one with few layers, but with images of 224 pixels and
+# texts of 77 tokens (data/rehearsal/configs); of a classifier a small one of its library
+SMALL = {"ViT": "small-ViT", "RN": "small-RN", "convnext": "small-convnext"}
+SMALL |= {"torchvision/": "torchvision/resnet18", "torchvision/vit": "torchvision/vit_b_32"}
+SMALL |= {"timm/": "timm/vit_tiny_patch16_224"}
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,13 @@ def _rows(path: Path, changed: int) -> pd.DataFrame:
 def resolve(model: str, dataset: str = "bestiary", which: str = "mutual") -> list[str]:
     """Names of the models that a parameter asks for: "all", one, or several with commas.
 
-    which: the sets of data/models.csv that "all" stands for. Raises UserError for an unknown name, with the
-    nearest known ones.
+    which: the sets of data/models.csv that "all" stands for; of these the models that exist for the dataset. Raises
+    UserError for an unknown name, with the nearest known ones.
     """
     if model == "all":
-        return list(catalogue(which).index)
+        rows = catalogue(which)
+        there = rows["backbone"] if dataset == "bestiary" else rows["openclip_model"] + rows["vision"]
+        return list(rows.index[there != ""])
     names = [name.strip() for name in str(model).split(",") if name.strip()]
     if not names:
         raise UserError("No model is given; name a row of data/models.csv, several with commas, or 'all'.")
@@ -77,8 +85,25 @@ def resolve(model: str, dataset: str = "bestiary", which: str = "mutual") -> lis
     return list(dict.fromkeys(names))
 
 
-def choose(name: str, dataset: str = "bestiary") -> Choice:
+def choose(name: str, dataset: str = "bestiary", weights: str = "published") -> Choice:
     """The Choice that a name stands for: where its architecture and weights come from. Loads nothing.
+
+    weights: "published"; "random", for a rehearsal: the same architecture untrained, whatever the name says; "small":
+    untrained too, and where it is no miniature the architecture of `SMALL` that stands for its kind.
+    """
+    one_of("weights", weights, WEIGHTS)
+    choice = _named(name, dataset)
+    if weights == "published":
+        return choice
+    architecture = choice.architecture
+    if weights == "small" and not choice.miniature:
+        kinds = [kind for kind in SMALL if architecture.startswith(kind)]
+        architecture = SMALL[max(kinds, key=len)] if kinds else architecture
+    return replace(choice, architecture=architecture, kind="random", source="random")
+
+
+def _named(name: str, dataset: str) -> Choice:
+    """The Choice that a name stands for when nothing is rehearsed.
 
     name: a row of data/models.csv (at dataset "bestiary" its miniature, else the real pair), "ARCH/tag" (an
     open_clip pair), "ARCH:path" (a local checkpoint) or "ARCH:random"; ARCH may be a row. The activation of a
@@ -154,8 +179,9 @@ def _quick_gelu(architecture: str) -> bool:
 
 @lru_cache
 def register_miniatures() -> None:
-    """Tell open_clip of the miniatures' architectures."""
+    """Tell open_clip of the miniatures' architectures, and of those that stand for others at a rehearsal."""
     open_clip.add_model_config(MINIATURE / "configs")
+    open_clip.add_model_config(DATA / "rehearsal" / "configs")
 
 
 def _check_classifier(name: str) -> None:

@@ -1,11 +1,13 @@
 """CLIP: an image tower and a text tower with a joint space."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import open_clip
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from lib import store
@@ -52,8 +54,27 @@ class Clip(Vision):
 
     @torch.inference_mode()
     def _encode_text(self, texts: list[str]) -> torch.Tensor:
-        with self._autocast():
-            return self.model.encode_text(self.tokenizer(texts).to(self.device)).float()
+        with self._autocast(), shortened(self.model, self.tokenizer(texts).to(self.device)) as tokens:
+            return self.model.encode_text(tokens).float()
+
+
+@contextmanager
+def shortened(model: Any, tokens: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Token ids [n, length] up to the last end of text among them, while the text tower expects no more.
+
+    A token sees none that come after it, and the end of the text is what is read: the padding changes nothing, but
+    most of the time would go into it. Other towers than CLIP's own get all of it.
+    """
+    if not isinstance(model, open_clip.CLIP) or model.text_pool_type != "argmax" or model.attn_mask is None:
+        yield tokens
+        return
+    length, whole, mask = int(tokens.argmax(1).max()) + 1, model.positional_embedding, model.attn_mask
+    model.positional_embedding = nn.Parameter(whole[:length], requires_grad=False)
+    model.attn_mask = mask[:length, :length]
+    try:
+        yield tokens[:, :length]
+    finally:
+        model.positional_embedding, model.attn_mask = whole, mask
 
 
 def load(opened: Opened) -> Clip:

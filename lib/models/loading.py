@@ -7,44 +7,55 @@ import torch
 from lib import code, store
 from lib.data.digests import sha256
 from lib.errors import UserError
-from lib.models import classifiers, clip, weights
+from lib.models import classifiers, clip
 from lib.models.catalogue import choose
 from lib.models.classifiers import Classifier
 from lib.models.clip import Clip
 from lib.models.vision import Opened
+from lib.models.weights import find
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def load(
-    name: str, dataset: str = "bestiary", device: str = "auto", seed: int = 0, precision: str = "auto"
+    name: str,
+    dataset: str = "bestiary",
+    device: str = "auto",
+    seed: int = 0,
+    precision: str = "auto",
+    weights: str = "published",
 ) -> Clip | Classifier:
     """A model, ready for inference: `Clip`, or `Classifier` for one that learned from labels.
 
-    name, dataset: see `catalogue.choose`. device: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1", ...
+    name, dataset, weights: see `catalogue.choose`. device: "auto" (the GPU where there is one), "cpu", "cuda", ...
     seed: of random weights. precision: "fp32", "bf16", or "auto": bf16 on a GPU. Raises UserError: unknown model,
     weights that cannot be had, a damaged or foreign checkpoint, no such device; and inside a measurement (see
     `lib.run`).
     """
     store.must_be_handed(f"the model '{name}'")
-    opened = _open(name, dataset, seed, precision, device)
+    opened = _open(name, dataset, seed, precision, device, weights)
     return classifiers.load(opened) if opened.choice.has_head else clip.load(opened)
 
 
 def identify(
-    name: str, dataset: str = "bestiary", seed: int = 0, precision: str = "auto", device: str = "auto"
+    name: str,
+    dataset: str = "bestiary",
+    seed: int = 0,
+    precision: str = "auto",
+    device: str = "auto",
+    weights: str = "published",
 ) -> dict[str, Any]:
     """All that decides a model's embeddings, as JSON values: the `identity` of what `load` gives, without building it.
 
     Arguments and errors as of `load`; weights that are not here are fetched.
     """
-    return _open(name, dataset, seed, precision, device).identity
+    return _open(name, dataset, seed, precision, device, weights).identity
 
 
-def _open(name: str, dataset: str, seed: int, precision: str, device: str) -> Opened:
+def _open(name: str, dataset: str, seed: int, precision: str, device: str, weights: str) -> Opened:
     place, precision = find_device(device), find_precision(precision, device)
-    choice = choose(name, dataset)
-    path = weights.find(choice)
+    choice = choose(name, dataset, weights)
+    path = find(choice)
     identity = {
         "name": choice.name,
         "architecture": choice.architecture,

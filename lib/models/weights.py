@@ -29,24 +29,52 @@ def find(choice: Choice) -> Path | None:
 
     Raises UserError where it cannot be had: what was looked for, and where to put it.
     """
-    if choice.kind == "random":
-        return None
-    if choice.kind == "file":
-        return _named(choice)
-    folder = download_folder() / "weights"
-    stem = choice.architecture.replace("/", "--") + ("" if choice.has_head else f"--{choice.source}")
-    for suffix in SUFFIXES:
-        if (folder / f"{stem}{suffix}").is_file():
-            return folder / f"{stem}{suffix}"
+    found = local(choice)
+    if found or choice.kind == "random":
+        return found
+    stem = _stem(choice)
     try:
         with quiet():
-            return _downloaded(choice, folder / stem)
+            return _downloaded(choice, stem)
     except Exception as error:  # no network, no permission, no such file, ...
         title = choice.architecture if choice.has_head else f"{choice.architecture}/{choice.source}"
         raise UserError(
             f"The weights of {title} could not be downloaded ({type(error).__name__}); fetch them elsewhere "
-            f"{_origin(choice)}and put the file at {folder / stem}.safetensors (or {', '.join(SUFFIXES[1:])})."
+            f"{origin(choice)}and put the file at {stem}.safetensors (or {', '.join(SUFFIXES[1:])})."
         ) from None
+
+
+def local(choice: Choice) -> Path | None:
+    """The checkpoint that a Choice stands for where it is on this machine, else None; nothing is downloaded.
+
+    Raises UserError for one that is named by a path that does not exist.
+    """
+    if choice.kind == "random":
+        return None
+    if choice.kind == "file":
+        return _named(choice)
+    stem = _stem(choice)
+    put = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES]
+    repository, files = _at_hub(choice)
+    cached = [try_to_load_from_cache(repository, file) for file in files]
+    there = [path for path in put if path.is_file()] + [Path(path) for path in cached if isinstance(path, str)]
+    return there[0] if there else None
+
+
+def _stem(choice: Choice) -> Path:
+    """Where a checkpoint is put by hand, without the file's ending."""
+    name = choice.architecture.replace("/", "--") + ("" if choice.has_head else f"--{choice.source}")
+    return download_folder() / "weights" / name
+
+
+def _at_hub(choice: Choice) -> tuple[str, tuple[str, ...]]:
+    """The repository of the model hub and the files in it that hold the weights; "" where they lie elsewhere."""
+    library, _, name = choice.architecture.partition("/")
+    if choice.has_head:
+        repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", "") if library == "timm" else ""
+        return str(repository), ("model.safetensors",) if repository else ()
+    repository, file = os.path.split(pretrained(choice).get("hf_hub", ""))
+    return repository, () if not repository else (file,) if file else HUB_FILES
 
 
 def _named(choice: Choice) -> Path:
@@ -74,31 +102,26 @@ def _downloaded(choice: Choice, stem: Path) -> Path:
         start = weights.url.rsplit("-", 1)[1].split(".")[0]
         torch.hub.download_url_to_file(weights.url, str(path), hash_prefix=start, progress=False)
         return path
+    repository, files = _at_hub(choice)
+    if repository:
+        _ask_hub()
     if choice.has_head:
-        repository = str(timm.get_pretrained_cfg(name).hf_hub_id)  # type: ignore[union-attr]  # an error is caught
-        return _from_hub(repository, ("model.safetensors",)) or Path(hf_hub_download(repository, "model.safetensors"))
-    config = pretrained(choice)
-    repository, filename = os.path.split(config.get("hf_hub", ""))
-    cached = _from_hub(repository, (filename,) if filename else HUB_FILES) if repository else None
-    return cached or Path(open_clip.download_pretrained(config))
+        return Path(hf_hub_download(repository, files[0]))
+    return Path(open_clip.download_pretrained(pretrained(choice)))
 
 
-def _from_hub(repository: str, files: tuple[str, ...]) -> Path | None:
-    """A file that the hub's client has on disk. Without one, ask the hub once and shortly whether it is there.
+def _ask_hub() -> None:
+    """Ask the model hub once and shortly whether it is there; raises what the network raises.
 
-    Without a network its own client would try again for most of a minute. Raises what the network raises.
+    Without a network its own client would try again for most of a minute.
     """
-    for file in files:
-        found = try_to_load_from_cache(repository, file)
-        if isinstance(found, str):
-            return Path(found)
     if constants.HF_HUB_OFFLINE:
         raise ConnectionError("the hub is set to offline")
     get_session().head(constants.ENDPOINT, timeout=5)
-    return None
 
 
-def _origin(choice: Choice) -> str:
+def origin(choice: Choice) -> str:
+    """Where the weights of a Choice come from, in words that end with a space; "" where that is not known."""
     config = pretrained(choice)
     if not config:
         return ""

@@ -9,6 +9,7 @@ named streams (`lib.seeds`), because the weights in the repository were drawn so
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 
 from lib import data, store, training
 from lib.data import ImageDataset
-from lib.errors import UserError, one_of
+from lib.errors import UserError, note, one_of
 from lib.given import Given
 from lib.models import Clip
 from lib.mutual import bottlenecks, foreground, words
@@ -66,6 +67,13 @@ def content(train: ImageDataset) -> str:
         return train.fingerprint
     some = {str(i): torch.from_numpy(np.array(train.image(i))) for i in data.spread(train.labels, LOOKED_AT)}
     return store.digest([store.digest_tensors(some), train.labels.tolist(), train.indices.tolist()])
+
+
+def fitting(clip: Clip, images: ImageDataset, options: Training) -> int:
+    """How many images have patch features that fit into `LARGEST` bytes, judged by the first of `images`."""
+    at = foreground.setting_of(clip, options.foreground)
+    features, _ = clip.patch_features(clip.pixels([images.image(0)]), at["feature"], at["layer"])
+    return int(LARGEST // (2 * features.numel()))
 
 
 def train_split(given: Given, images: ImageDataset, options: Training) -> ImageDataset:
@@ -241,7 +249,10 @@ def opened(
     given: Given, clip: Clip, images: ImageDataset, options: Training, methods: Sequence[str] = METHODS
 ) -> tuple[dict[str, Any], dict[str, Any], ImageDataset]:
     """What an observation needs: trained baselines by name, their recipe, and what they were trained on."""
-    train = train_split(given, images, options)
+    most = fitting(clip, images, options)
+    train = train_split(given, images, replace(options, train_limit=min(options.train_limit or most, most)))
+    if len(train) == most:
+        note(f"Of the training images {most} are taken, as many as have features that fit into memory.")
     given.open_file(str(FOLDER / f"{clip.name}.safetensors"))  # noted even where there is none yet
     how = recipe(clip, train, options, given.seed)
     return {method: load(method, clip, train, how) for method in methods}, how, train

@@ -4,7 +4,7 @@ The pipeline of the paper (section 3): parts (`finding`) -> candidates -> releva
 (`matching`) beside the descriptors of the predicted class (`information`). Here the steps meet a model and images.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -47,11 +47,14 @@ class Explanations:
     predicted: np.ndarray
     top5: np.ndarray
     foreground: np.ndarray
+    _ranked: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def language_ids(self, top_u: int, classes: np.ndarray | None = None) -> np.ndarray:
         """The `top_u` descriptors nearest to each image's predicted class (or to `classes`): int64 [n, top_u]."""
-        classes = self.predicted if classes is None else classes
-        return information.language_concepts(self.language_scores, classes, top_u)
+        if top_u not in self._ranked:  # every class once: a bank of thousands takes long to sort
+            every = np.arange(len(self.language_scores))
+            self._ranked[top_u] = information.language_concepts(self.language_scores, every, top_u)
+        return self._ranked[top_u][self.predicted if classes is None else classes]
 
 
 def explain(

@@ -189,8 +189,9 @@ def prune(
     """What pruned heads predict for embeddings [n, d], batch by batch: float64 [b, ways, ks], in per cent.
 
     head [classes, d] with bias [classes]; factors: of each way; ks: how many directions are kept. "agree": whether the
-    class is that of the full head; "hit": whether it is that of `labels` (int [n]), where they are given; averages over
-    a way's factors. Raises UserError for bad embeddings or head, and for labels of another length.
+    class is that of the full head; "hit": whether it is that of `labels`, where they are given (int [n], or bool [n,
+    classes] where several may be right); averages over a way's factors. Raises UserError for bad embeddings or head,
+    and for labels of another length.
     """
     head = checked_head(head, rows.shape[-1])
     if labels is not None and len(labels) != len(rows):
@@ -206,7 +207,8 @@ def prune(
             for one in several:
                 predicted = _predictions(chunk, one, here[1], ks)
                 for name, classes in right.items():
-                    found[name][:, way] += 100.0 * (predicted == classes[:, None]).cpu() / len(several)
+                    same = predicted == classes[:, None] if classes.ndim == 1 else classes.gather(1, predicted)
+                    found[name][:, way] += 100.0 * same.cpu() / len(several)
         yield found
         start += len(chunk)
 

@@ -7,8 +7,8 @@ import pandas as pd
 import torch
 
 from lib.bestiary import SHIFTS
-from lib.data import ImageDataset, aligned
-from lib.errors import UserError
+from lib.data import ImageDataset, Shift, aligned, published_shifts
+from lib.errors import UserError, note
 from lib.given import Given
 from lib.models import heads
 from lib.outliers import cka, saved
@@ -158,10 +158,10 @@ def pruning(given: Given, options: Pruning) -> Seen:
         bounds = {"agree": averages.mean("agree").ravel(), "agree_low": low.ravel(), "agree_high": high.ravel()}
         return Seen(grid.assign(split="val", **bounds))
     images, everything, frames, tensors = given.images, np.arange(len(weight)), [], {}
-    for split, (pictures, present) in {"val": (images, everything), **shifted(given, images, options)}.items():
+    for split, shift in {"val": Shift(images, everything, everything), **shifted(given, images, options)}.items():
+        present, embedded = shift.present, model.embed_images(shift.images)
         own = {way: [(a, b[:, present]) for a, b in several] for way, several in factors.items()}
-        labels, embedded = np.searchsorted(present, pictures.labels), model.embed_images(pictures)
-        parts = list(method.prune(embedded, weight[present], bias[present], own, ks, labels))
+        parts = list(method.prune(embedded, weight[present], bias[present], own, ks, shift.right))
         hits, agree = (torch.cat([p[name] for p in parts]).permute(1, 2, 0).numpy() for name in ("hit", "agree"))
         frames.append(grid.assign(split=split, top1=hits.mean(2).ravel(), agree=agree.mean(2).ravel()))
         tensors[split] = hits.round().astype(np.uint8)
@@ -191,27 +191,35 @@ def robustness(given: Given, options: Shifts) -> pd.DataFrame:
     """
     model, images = given.model, given.images
     weight, bias = heads.head(model, images)
-    moved = shifted(given, images, options)
+    moved, everything, frames = shifted(given, images, options), np.arange(len(weight)), []
     if not moved:
-        raise UserError(f"No shifts of {images.name} are given; name folders of shifted images with `-p shifts A,B`.")
-    frames = []
-    for split, (pictures, present) in {"val": (images, np.arange(len(weight))), **moved}.items():
-        labels = np.searchsorted(present, pictures.labels)
-        top1 = _hits(model.embed_images(pictures), weight[present], bias[present], labels)
-        frames.append(_named(pictures).assign(split=split, top1=top1))
+        raise UserError(f"No shifts of {images.name} are there; name folders of shifted images with `-p shifts A,B`.")
+    for split, shift in {"val": Shift(images, everything, everything), **moved}.items():
+        rows, right = model.embed_images(shift.images), torch.from_numpy(shift.right)
+        predicted = (rows @ weight[shift.present].T + bias[shift.present]).argmax(1).cpu()
+        top1 = 100.0 * right[torch.arange(len(right)), predicted].float().numpy()
+        frames.append(pd.DataFrame(_named(shift.images)).assign(split=split, top1=top1))
     return pd.concat(frames, ignore_index=True)
 
 
-def shifted(given: Given, images: ImageDataset, options: Shifts) -> dict[str, tuple[ImageDataset, np.ndarray]]:
-    """The shifted versions of the run's images by name, and the classes that each has. Labels are those of `images`.
+def shifted(given: Given, images: ImageDataset, options: Shifts) -> dict[str, Shift]:
+    """The shifted versions of the run's images by name. Labels are those of `images`.
 
-    At the bestiary splits; elsewhere image folders, by their last name. Raises UserError for other class folders.
+    At the bestiary splits; elsewhere the published shifts that are on disk, or image folders by their last name. Raises
+    UserError for other class folders, and for a shift that was asked for and is not there.
     """
     if images.name == "bestiary":
         every = np.arange(len(images.classes))
-        return {name: (given.open_images(name), every) for name in options.names or SHIFTS}
-    opened = [aligned(given.open_images(dataset=path), images) for path in options.paths]
-    return dict(zip(options.names, opened, strict=True))
+        return {name: Shift(given.open_images(name), every, every) for name in options.names or SHIFTS}
+    found = {}
+    for path in options.paths or published_shifts(images.name):
+        try:
+            found[path.rpartition("/")[2]] = aligned(given.open_images(dataset=path), images)
+        except UserError as error:
+            if options.paths:
+                raise
+            note(f"{path} is left out: {error}")
+    return found
 
 
 def _hits(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, labels: np.ndarray) -> np.ndarray:

@@ -150,15 +150,15 @@ def test_a_folder_as_probe(given, make_folder):
 
 def test_cifar_100_as_probe(tmp_path, given, monkeypatch):
     records = np.random.default_rng(0).integers(0, 100, (6, 3074), dtype=np.uint8)
-    (tmp_path / "cifar100").mkdir()
-    (tmp_path / "cifar100" / "train.bin").write_bytes(records.tobytes())
-    (tmp_path / "cifar100" / "fine_label_names.txt").write_text("\n".join(f"kind_{i}" for i in range(100)))
+    (tmp_path / "cifar-100-binary").mkdir()
+    (tmp_path / "cifar-100-binary" / "train.bin").write_bytes(records.tobytes())
+    (tmp_path / "cifar-100-binary" / "fine_label_names.txt").write_text("\n".join(f"kind_{i}" for i in range(100)))
     monkeypatch.setenv("COMPANION_DATASETS", str(tmp_path))
     found = inputs.probe(given, "cifar100")
     assert len(found) == 6 and found.classes[3] == "kind 3" and found.labels.tolist() == records[:, 1].tolist()
     assert np.asarray(found.image(2))[0, 1].tolist() == [records[2, 2 + 1 + 1024 * c] for c in range(3)]
     assert len(inputs.probe(given, "cifar100", images=4)) == 4
-    (tmp_path / "cifar100" / "train.bin").write_bytes(b"short")
+    (tmp_path / "cifar-100-binary" / "train.bin").write_bytes(b"short")
     with pytest.raises(UserError, match="not a number of records of 3074"):
         probes.cifar100()
 

@@ -78,11 +78,11 @@ def folders(make_folder):
 
 def test_shifts_of_a_folder_are_aligned_by_their_class_folders(folders):
     given = Given("", str(folders[0]))
-    ((name, (images, present)),) = observe.shifted(given, given.images, Shifts(f"{folders[1]}/")).items()
+    ((name, (images, present, _)),) = observe.shifted(given, given.images, Shifts(f"{folders[1]}/")).items()
     assert name == "imagenet-r" and images.labels.tolist() == [0, 2, 2] and present.tolist() == [0, 2]
     assert images.classes == given.images.classes and observe.shifted(given, given.images, Shifts()) == {}
     few = Given("", str(folders[0]), limit=1)
-    ((_, (images, present)),) = observe.shifted(few, few.images, Shifts(str(folders[1]))).items()
+    ((_, (images, present, _)),) = observe.shifted(few, few.images, Shifts(str(folders[1]))).items()
     assert len(set(images.labels)) == 1 and present.tolist() == [0, 2]  # the others still compete
 
 
