@@ -66,7 +66,8 @@ def right_and_wrong(table: pd.DataFrame, values: Sequence[str], seed: int = 0) -
     table: one line a model and image, with `top1` (0 or 100). Columns right, wrong and difference, each with
     _low and _high over images drawn again.
     """
-    found, images = {}, table["image"].unique()
+    found: dict[tuple, statistics.Estimate] = {}
+    images = table["image"].unique()
     for value in values:
         sides = [table[table["top1"] == top1].pivot_table(value, "model", "image") for top1 in (100, 0)]
         sides = [side.reindex(columns=images) for side in sides]
