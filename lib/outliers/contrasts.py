@@ -186,7 +186,8 @@ def goes_with(measures: Mapping[str, Drawn], y: Drawn, models: pd.DataFrame, see
         size = min(len(a.rows), len(b.rows))
         drawn = statistics.coefficient(a.rows[:size], b.rows[:size], method)
         _, low, high, n = statistics.correlation(a.values, b.values, method, seed)
-        line = dict(zip(("value", "value_low", "value_high", "n"), of_draws(drawn[0], drawn[1:], n), strict=True))
+        cells = zip(("value", "value_low", "value_high", "n"), of_draws(drawn[0], drawn[1:], n), strict=True)
+        line: dict[str, Any] = dict(cells)
         line["other models"] = f"[{low:.2f}, {high:.2f}]" if np.isfinite(low) else "–"
         line["p"] = statistics.permutation_p(a.values, b.values, method, seed)
         taken_out = method == "spearman" and name != "accuracy"
@@ -216,7 +217,7 @@ def partial(x: Drawn, y: Drawn, given: Drawn, models: Iterable[str]) -> float:
     x, y = _together(x, y, models)
     if x.rows.shape[1] < 4:
         return np.nan
-    a, b, c = (stats.rankdata(v) for v in (x.values, y.values, given.of(x.rows).values))
+    a, b, c = (stats.rankdata(v) for v in (x.values, y.values, given.of(map(str, x.rows)).values))
     return float(statistics.coefficient(*(r - np.polyval(np.polyfit(c, r, 1), c) for r in (a, b))))
 
 
