@@ -94,7 +94,7 @@ class Drawn:
     def __sub__(self, other: "Drawn") -> "Drawn":
         return Drawn(self.rows - other.rows)
 
-    def of(self, models: Iterable[str]) -> "Drawn":
+    def of(self, models: Iterable[Any]) -> "Drawn":
         """The same of some models, those that there are."""
         return Drawn(self.rows[[m for m in models if m in self.rows]])
 
@@ -217,7 +217,7 @@ def partial(x: Drawn, y: Drawn, given: Drawn, models: Iterable[str]) -> float:
     x, y = _together(x, y, models)
     if x.rows.shape[1] < 4:
         return np.nan
-    a, b, c = (stats.rankdata(v) for v in (x.values, y.values, given.of(map(str, x.rows)).values))
+    a, b, c = (stats.rankdata(v) for v in (x.values, y.values, given.of(x.rows).values))
     return float(statistics.coefficient(*(r - np.polyval(np.polyfit(c, r, 1), c) for r in (a, b))))
 
 
