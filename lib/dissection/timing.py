@@ -65,8 +65,7 @@ def steps(given: Given, options: Options) -> Seen:
     if setting.known:
         masks = truth.masks(setting.images, found)
         with timed(lines, step="Network Dissection"):
-            again = network.batches(target, setting.images)
-            maps = activations.maps(target.tower, names, again, options.channels)
+            maps = activations.maps(target.tower, names, network.batches(target, setting.images), options.channels)
             for name in names:
                 evaluation.iou(maps.pop(name), masks)
     return Seen(pd.DataFrame(lines), notes={"concepts": len(found), "layers": names})

@@ -56,13 +56,11 @@ class View:
 class Vision:
     """The image side of a model, for inference. Everything it returns lies on its device, in float32.
 
-    model (nn.Module, whole); tower (nn.Module: normalised pixels to embeddings, or to logits for a
-    classifier; its `named_modules` are the layers); name; title (as in the papers' tables); row (dict of
-    data/models.csv, or {}); backbone (name of the row with the same architecture); objective ("contrastive",
-    "captions", "finetuned" or "supervised"); family ("ViT", "ResNet", "ConvNeXt" or "other"); architecture
-    (the library's name); device; precision ("fp32" or "bf16"); image_size (S, pixels); width (c, of the
-    embeddings); unit_norm (whether embeddings have norm 1); banner (str for random weights, else None);
-    identity (dict: what decides its embeddings, for the keys of records).
+    model (whole); tower (normalised pixels to embeddings, or to a classifier's logits; its modules are the layers);
+    name; title (as in the papers' tables); row (of data/models.csv, or {}); backbone (the row with the same
+    architecture); objective ("contrastive", "captions", "finetuned" or "supervised"); family ("ViT", "ResNet",
+    "ConvNeXt" or "other"); architecture (the library's name); precision ("fp32" or "bf16"); image_size (S, pixels);
+    width (c); unit_norm (of embeddings); banner (for random weights, else None); identity (what decides embeddings).
     """
 
     unit_norm = True
@@ -103,9 +101,8 @@ class Vision:
     def pixels(self, images: ImageDataset | Iterable[Image.Image], resize: str | None = None) -> torch.Tensor:
         """Images as uint8 [n, 3, S, S] on the CPU.
 
-        resize: "squash" to S x S whatever the aspect ratio, bilinear with antialias (what the mutual-knowledge
-        code does); "crop", open_clip's own: shorter side to S, bicubic, then the centre; "crop256": shorter side
-        to 256, bilinear, then the centre. Default: the model's `resize`.
+        resize: "squash" to S x S, bilinear with antialias (what the mutual-knowledge code does); "crop", open_clip's:
+        shorter side to S, bicubic, then the centre; "crop256": to 256, bilinear. Default: the model's `resize`.
         """
         batches = list(self._pixel_batches(images, 256, resize or self.resize))
         return torch.cat(batches) if batches else torch.empty(0, 3, self.image_size, self.image_size).byte()
@@ -138,8 +135,7 @@ class Vision:
     def embed_pixels(self, pixels: torch.Tensor, batch_size: int = 256, projected: bool = True) -> torch.Tensor:
         """Image embeddings float32 [n, c] from uint8 [n, 3, S, S]; rows of norm 1 if `unit_norm`.
 
-        projected: False for the features before the last projection into the joint space, not normalised:
-        the ViT's pooled token, the ResNet's attention pool, ConvNeXt's pooled map.
+        projected: False for the features before the last projection into the joint space, not normalised.
         """
         _check_pixels(pixels, self.image_size)
         return self._embed_batches(pixels.split(batch_size) if len(pixels) else [], projected)
@@ -153,8 +149,7 @@ class Vision:
     ) -> torch.Tensor:
         """Image embeddings float32 [n, c] as `embed_pixels` gives them.
 
-        images, resize: see `pixels`. Those of an ImageDataset are kept, a chunk of whole classes at a time, so that
-        a run that was interrupted goes on where it was. Two batches of pixels are held in memory.
+        images, resize: see `pixels`. Those of an ImageDataset are kept, a chunk of whole classes at a time.
         """
         resize = resize or self.resize
         if not isinstance(images, ImageDataset):

@@ -94,7 +94,7 @@ class Drawn:
     def __sub__(self, other: "Drawn") -> "Drawn":
         return Drawn(self.rows - other.rows)
 
-    def of(self, models: Iterable[str]) -> "Drawn":
+    def of(self, models: Iterable[Any]) -> "Drawn":
         """The same of some models, those that there are."""
         return Drawn(self.rows[[m for m in models if m in self.rows]])
 
@@ -186,9 +186,8 @@ def goes_with(measures: Mapping[str, Drawn], y: Drawn, models: pd.DataFrame, see
         size = min(len(a.rows), len(b.rows))
         drawn = statistics.coefficient(a.rows[:size], b.rows[:size], method)
         _, low, high, n = statistics.correlation(a.values, b.values, method, seed)[:4]
-        line: dict[str, Any] = dict(
-            zip(("value", "value_low", "value_high", "n"), of_draws(drawn[0], drawn[1:], n)[:4], strict=True)
-        )
+        cells = zip(("value", "value_low", "value_high", "n"), of_draws(drawn[0], drawn[1:], n)[:4], strict=True)
+        line: dict[str, Any] = dict(cells)
         line["other models"] = f"[{low:.2f}, {high:.2f}]" if np.isfinite(low) else "–"
         line["p"] = statistics.permutation_p(a.values, b.values, method, seed)
         taken_out = method == "spearman" and name != "accuracy"

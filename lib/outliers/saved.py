@@ -71,12 +71,15 @@ def head(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"{path} holds {', '.join(shapes)}; a head is a tensor 'weight', and perhaps a 'bias'.")
     key = "weight" if "weight" in shapes else next(iter(shapes))
     check_shape(Rows(path, shapes[key]), f"rows of the head in {path.name}")
-    parts = {k: torch.as_tensor(Rows(path, shapes[k], k)[:]).double().numpy() for k in (key, "bias") if k in shapes}
-    weight = parts[key]
-    bias = parts.get("bias", np.zeros(len(weight)))
+    weight = _float64(Rows(path, shapes[key], key))
+    bias = _float64(Rows(path, shapes["bias"], "bias")) if "bias" in shapes else np.zeros(len(weight))
     if bias.shape != (len(weight),):
         raise UserError(f"The bias in {path} has shape {list(bias.shape)}; expected [{len(weight)}], one a class.")
     return weight, bias
+
+
+def _float64(rows: Rows) -> np.ndarray:
+    return torch.as_tensor(rows[:]).double().numpy()
 
 
 def _opened(path: str | Path) -> tuple[Path, dict[Any, tuple[int, ...]]]:
