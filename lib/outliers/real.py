@@ -74,8 +74,8 @@ def outliers(given: Given, options: Saved) -> Seen:
     found = about.outliers[np.argsort(-about.z[about.outliers], kind="stable")]
     rest = np.delete(np.arange(len(about.z)), found)
     table = pd.DataFrame({"row": np.arange(len(rows)), **{name: each[name] for name in MEASURES}})
-    table["without_outliers"] = kurtosis.kurtosis(rows[:, rest])
-    table["cosine"] = rows @ about.mean / about.mean.norm()
+    table["without_outliers"] = kurtosis.kurtosis(rows[:, rest]).numpy()
+    table["cosine"] = (rows @ about.mean / about.mean.norm()).numpy()
     return Seen(table, {"z": about.z, "mean": about.mean.numpy(), "outliers": found}, {"reason": ""})
 
 
@@ -92,7 +92,7 @@ def heads(given: Given, options: Saved) -> Seen:
         return Seen(pd.DataFrame(columns=["row", *names], dtype=float), {}, {"reason": reason})
     outlying = kurtosis.coordinates(rows).outliers
     columns: dict[str, np.ndarray] = {"row": np.arange(len(rows))}
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for end, head in {"_centred": rows - rows.mean(dim=0), "": rows}.items():
         found = directions.decompose(head)
         first = found.right[:, 0]
@@ -193,14 +193,14 @@ def beside_robustness(drawn: Drawn, sets: pd.DataFrame) -> pd.DataFrame:
     """
     public = pd.read_csv(DATA / "published" / "outlier_features_support.csv")
     public = public[public["metric"].isin(PUBLISHED)].assign(metric=public["metric"].map(PUBLISHED))
-    public = public.set_index([public["model"] + " " + public["pretraining"], "metric"])["value"]
+    numbers = public.set_index([public["model"] + " " + public["pretraining"], "metric"])["value"]
     lines = {}
     for encoder, group in sets[sets["kind"] != "learned prompt"].groupby("encoder", sort=False):
         for tower, own in group.groupby("tower", sort=False):
             lines[encoder, tower] = drawn.mean(own.index)
         lines[encoder, "sets"] = Estimate(len(drawn.of(group.index).values))
         name = group["published_as"].iloc[0]
-        for metric, value in public.loc[name].items() if name else ():
+        for metric, value in numbers.loc[name].items() if name else ():
             lines[encoder, metric] = Estimate(float(value))
     return arranged(lines, ["encoder"])
 
