@@ -63,7 +63,7 @@ rule book:
         touch("_build/.done"),
     shell:
         "python=" + sys.executable + f"; $python -m lib.book.status {PAGES} && $python -m lib.book.ledger {PAGES}"
-        f" && $python -m lib.book.api {PAGES} && $(dirname $python)/jupyter-book build . -W -n --keep-going --quiet"
+        f" && $python -m lib.book.front {PAGES} && $python -m lib.book.api {PAGES} && $(dirname $python)/jupyter-book build . -W -n --keep-going --quiet"
 
 
 rule row:

@@ -5,7 +5,7 @@
 Both sides get the same ranked regions and return, for each image, explanation and step, the score of the predicted
 class and the class that wins. The plain side goes through images, explanations and steps in turn: it puts the image and
 its blurred copy together by the region's mask, embeds the result and compares it with the classes. The batched side is
-`observe_regions.follow`: it finds out which steps of an image differ, and embeds those of many images together.
+`observe_regions.walk`: it finds out which steps of an image differ, and embeds those of many images together.
 Regions are found and class names embedded before the clock starts. The sides take turns and the best of `--repeats`
 counts. Exits with 1 when the scores differ by more than the blur's rounding can explain.
 """
@@ -20,8 +20,8 @@ import torch
 
 from lib.given import Given
 from lib.models import heads
-from lib.mutual import explain, faithfulness, observe_regions, regions
-from lib.mutual.options_regions import RegionOptions
+from lib.mutual import faithfulness, observe_regions, regions, words
+from lib.mutual.options import RegionOptions
 
 TARGET = 5.0
 
@@ -29,7 +29,7 @@ TARGET = 5.0
 def one_at_a_time(clip, data, masks, blur):
     """Scores and winners [explanations, 2 directions, n, L + 1], step by step."""
     weights = heads.classifier(clip, data.classes, data.templates)
-    targets, kernel = explain.predictions(clip, data), faithfulness.kernel_width(clip.image_size, blur)
+    targets, kernel = words.predictions(clip, data), faithfulness.kernel_width(clip.image_size, blur)
     count = 1 + next(iter(masks.values())).shape[1]
     scores, winners = np.zeros((2, len(masks), 2, len(data), count))
     for i in range(len(data)):
@@ -50,9 +50,8 @@ def one_at_a_time(clip, data, masks, blur):
 
 
 def batched(clip, data, masks, blur):
-    """The same by `observe_regions.follow`."""
-    steps = [s for of in masks.values() for s in faithfulness.blur_masks(faithfulness.cumulative(of))]
-    found = observe_regions.follow(clip, data, steps, blur)
+    """The same by `observe_regions.walk`."""
+    found = observe_regions.walk(clip, data, {name: [of] for name, of in masks.items()}, ["whole"], blur)
     shape = (len(data), len(masks), 2, -1)
     return tuple(np.moveaxis(found[name].reshape(shape), 0, 2) for name in ("score", "winner"))
 

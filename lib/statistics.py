@@ -23,23 +23,40 @@ METHODS = ("pearson", "spearman")
 
 
 class Estimate(NamedTuple):
-    """A statistic, its 95 % interval, and the number of units (images, classes or models) behind it."""
+    """A statistic, its 95 % interval, the number of units (images, classes or models) behind it, and p against zero."""
 
     value: float
     low: float = np.nan
     high: float = np.nan
     n: int = 0
+    p: float = np.nan
 
 
 def of_draws(value: float, draws: np.ndarray, n: int) -> Estimate:
-    """An Estimate whose interval holds the middle 95 % of bootstrap draws [draws]; nan draws are left out.
+    """An Estimate from bootstrap draws [draws] of a statistic; nan draws are left out.
 
-    Source: Efron & Tibshirani (1993), chapter 13, the percentile interval.
+    The interval holds the middle 95 %. p is the smallest level at which such an interval leaves out zero, so that
+    p < 0.05 says the same as the interval. Source: Efron & Tibshirani (1993), chapters 13 and 15.4.
     """
     draws = np.asarray(draws, dtype=np.float64)
     draws = draws[np.isfinite(draws)]
-    low, high = np.quantile(draws, [0.025, 0.975]) if len(draws) else (np.nan, np.nan)
-    return Estimate(float(value), float(low), float(high), int(n))
+    if not len(draws):
+        return Estimate(float(value), n=int(n))
+    low, high = np.quantile(draws, [0.025, 0.975])
+    beyond = min((draws <= 0).sum(), (draws >= 0).sum())
+    p = min(1.0, 2 * (beyond + 1) / (len(draws) + 1))
+    return Estimate(float(value), float(low), float(high), int(n), float(p))
+
+
+def false_discoveries(p: ArrayLike) -> np.ndarray:
+    """p of many tests [tests], adjusted so that at most 5 % of those below 0.05 are expected to be chance; nan stays.
+
+    Source: Benjamini & Hochberg (1995); scipy.stats.false_discovery_control.
+    """
+    adjusted = np.array(p, dtype=np.float64)
+    known = np.isfinite(adjusted)
+    adjusted[known] = stats.false_discovery_control(adjusted[known]) if known.any() else adjusted[known]
+    return adjusted
 
 
 # --- means and their intervals

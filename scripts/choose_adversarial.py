@@ -19,12 +19,13 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from lib import models, seeds, store
 from lib.bestiary import ADVERSARIAL, SPECIES, SPLITS, Bestiary, rendered
-from lib.bestiary.pool import SIDE, pool, resized
-from lib.bestiary.recipes import labelled
-from lib.bestiary.training import fit, shuffled
 from lib.data import load as load_images
 from lib.models import classifiers
 from lib.progress import progress
+from lib.training import fit
+from training.pool import SIDE, pool, resized
+from training.recipes import labelled
+from training.steps import shuffled
 
 RATE = 0.002
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lib import models, store
 from lib.data import ImageDataset
 from lib.data import load as load_images
-from lib.mutual import foreground
+from lib.mutual import foreground, parts
 from lib.paths import DATA
 from lib.progress import progress
 
@@ -54,7 +54,7 @@ def tried(clip: models.Vision, data: ImageDataset) -> pd.DataFrame:
         overlaps = []
         for setting in settings:
             features, grid = read[setting["feature"], setting["layer"]]
-            mask = foreground.mask_of(features, grid, setting)
+            mask = parts.foreground(features, grid, setting["component"], method=setting["method"])
             overlaps.append(foreground.intersection_over_union(mask, truth))
         scores.append(np.stack(overlaps, axis=1))
     table = pd.DataFrame(settings).assign(iou=np.concatenate(scores).mean(0))

@@ -16,16 +16,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lib.bestiary import recipes, zoo
+from lib.bestiary.zoo import FOLDER, records
 from lib.errors import UserError
 from lib.progress import progress
+from training import recipes, zoo
 
 
 def main(arguments: list[str]) -> None:
     asked = parser().parse_args(arguments)
     known = recipes.all_recipes()
     if not asked.models:
-        done = zoo.records(folder=asked.folder)
+        done = records(folder=asked.folder)
         for name, how in known.items():
             state = f"top-1 {done[name]['top1']:.3f}, seed {done[name]['seed']}" if name in done else "not trained"
             print(f"{name:<26} {how.objective:<12} {how.pool:>6} of {how.split:<6} {state}")
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     about.add_argument("models", nargs="*", help="names in data/bestiary/recipes.csv, or all")
     about.add_argument("--seed", type=int, default=0)
     about.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1")
-    about.add_argument("--folder", type=Path, default=recipes.FOLDER, help="where zoo/ and training/ are written")
+    about.add_argument("--folder", type=Path, default=FOLDER, help="where zoo/ and training/ are written")
     about.add_argument("--epochs", type=int, default=0, help="instead of the recipe's, for a trial")
     about.add_argument("--again", action="store_true", help="train even what has been trained by the same recipe")
     return about

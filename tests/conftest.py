@@ -1,26 +1,34 @@
 """What every test shares: folders of its own, few threads, and the real data where a machine has it."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from lib.models import operators  # noqa: F401  before a test imports open_clip, timm or torchvision
 from lib.paths import ROOT
 
-REAL = ROOT.parent / "shared" / "real"
+REAL = Path(os.environ.get("COMPANION_DOWNLOADS") or ROOT.parent / "shared" / "real")
+
+
+def pytest_collectstart():
+    """Before a test module imports open_clip, timm or torchvision. With workers only they do, so the rest is spared."""
+    from lib.models import operators  # noqa: F401
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_folders(tmp_path_factory):
-    """No test reads or writes the project's own cache and records; notebooks under test inherit this."""
-    folder = tmp_path_factory.mktemp("companion")
+    """No test reads or writes the project's own cache and records; notebooks under test inherit this.
+
+    The cache is one for all workers: its entries are found by their content.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COMPANION_CACHE", str(folder / "cache"))
+        patch.setenv("COMPANION_CACHE", str(shared / "cache"))
         patch.setenv("COMPANION_RESULTS", str(folder / "results"))
         yield folder
 
@@ -28,6 +36,8 @@ def own_folders(tmp_path_factory):
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """One thread a process, pages under test included: on busy cores more wait for each other, many times as long."""
+    import torch
+
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -47,7 +57,7 @@ def real():
 
     def path(name):
         if not (REAL / name).exists():
-            pytest.skip(f"no ../shared/real/{name} on this machine")
+            pytest.skip(f"no {name} in {REAL}")
         return REAL / name
 
     return path

@@ -26,7 +26,7 @@ PAPERS = {
     "oikarinen2023clipdissect": "CLIP-Dissect",
 }
 MINIATURE = "bestiary"
-VERDICTS = ("holds", "fails", "inconclusive", "not run")
+VERDICTS = ("holds", "fails", "inconclusive", "cannot be tested", "not run")
 DIRECTIONS = ("positive", "negative")
 NOT_RUN = {"verdict": "not run"}
 
@@ -41,21 +41,21 @@ def claims(exhibit: str | None = None) -> list[dict]:
 
 
 def verdict(low: float, high: float, direction: str = "positive") -> str:
-    """One of "holds", "fails" and "inconclusive": on which side of zero the statistic's interval lies.
+    """One of "holds", "fails", "inconclusive": on which side of zero the interval lies; none: "cannot be tested".
 
     A claim of direction "positive" holds when the whole interval is above zero and fails when it is below.
     """
     if direction not in DIRECTIONS:
         raise UserError(f"direction is {direction!r}, but it must be one of {DIRECTIONS}.")
     if not (np.isfinite(low) and np.isfinite(high)):
-        return "inconclusive"
+        return "cannot be tested"
     if direction == "negative":
         low, high = -high, -low
     return "holds" if low > 0 else "fails" if high < 0 else "inconclusive"
 
 
 def judged(exhibit: str, found: Mapping[str, Estimate]) -> dict[str, dict]:
-    """Each claim of an exhibit with its statistic and verdict: claim -> value, low, high, n, verdict.
+    """Each claim of an exhibit with its statistic and verdict: claim -> value, low, high, p, n, verdict.
 
     Raises UserError for a claim that the exhibit does not have, or one of its claims left out.
     """
@@ -64,11 +64,9 @@ def judged(exhibit: str, found: Mapping[str, Estimate]) -> dict[str, dict]:
         raise UserError(f"The claims of {exhibit} are {', '.join(mine)}; '{name}' is not in both.")
     entries = {}
     for name, claim in mine.items():
-        value, low, high, n = found[name]
-        numbers = {
-            k: float(x) if np.isfinite(x) else None for k, x in {"value": value, "low": low, "high": high}.items()
-        }
-        entries[name] = {**numbers, "n": int(n), "verdict": verdict(low, high, claim["direction"])}
+        about = found[name]
+        numbers = {k: float(x) if np.isfinite(x) else None for k, x in about._asdict().items() if k != "n"}
+        entries[name] = {**numbers, "n": int(about.n), "verdict": verdict(about.low, about.high, claim["direction"])}
     return entries
 
 
@@ -96,6 +94,16 @@ def keep(dataset: str, exhibit: str, entries: Mapping[str, dict]) -> None:
         note(f"The verdicts are not kept: {path.parent} cannot be written ({error.strerror}).")
 
 
+def corrected(entries: Mapping[str, dict]) -> dict[str, dict]:
+    """The same entries with `adjusted`, their p among all of them, and `corrected`, the verdict that this leaves."""
+    adjusted = statistics.false_discoveries([entry.get("p") or np.nan for entry in entries.values()])
+    found = {}
+    for (name, entry), p in zip(entries.items(), adjusted, strict=True):
+        chance = entry["verdict"] in ("holds", "fails") and not p < 0.05
+        found[name] = {**entry, "adjusted": p, "corrected": "inconclusive" if chance else entry["verdict"]}
+    return found
+
+
 def verdicts() -> dict[str, dict[str, dict]]:
     """What `keep` has kept: dataset to claim to its entry. A damaged file counts as none and is named."""
     found: dict[str, dict[str, dict]] = {}
@@ -114,8 +122,9 @@ def ledger(claims: Sequence[dict], found: Mapping[str, Mapping[str, dict]], page
 
     claims: of data/claims.toml; found: from `verdicts`; pages: names of the executed notebooks.
     """
-    mini = found.get(MINIATURE, {})
-    others = {name: kept for name, kept in found.items() if name != MINIATURE}
+    found = {name: corrected(kept) for name, kept in found.items()}
+    mini = found.pop(MINIATURE, {})
+    others = found
     text = [*_balance(claims, mini, others), ""]
     papers = list(dict.fromkeys(claim["paper"] for claim in claims))
     for paper in sorted(papers, key=lambda p: list(PAPERS).index(p) if p in PAPERS else len(PAPERS)):
@@ -128,13 +137,15 @@ def ledger(claims: Sequence[dict], found: Mapping[str, Mapping[str, dict]], page
 
 def _balance(claims: Sequence[dict], mini: Mapping, others: Mapping[str, Mapping]) -> list[str]:
     """How many claims hold, fail, stay open or were not run, a line a paper and scale."""
-    text = ["| | claims | " + " | ".join(VERDICTS) + " |", "|:---|---:|" + "---:|" * len(VERDICTS)]
+    text = ["| | claims | " + " | ".join(VERDICTS) + " | kept after correction |"]
+    text.append("|:---|---:|" + "---:|" * (len(VERDICTS) + 1))
     apart = {c["of"] for c in claims if "of" in c}
     for paper in dict.fromkeys(c["paper"] for c in claims):
         for scale, kept in {"miniature": mini, **others}.items():
             asked = [c for c in claims if c["paper"] == paper and c.get("of") == (scale if scale in apart else None)]
-            given = [kept.get(c["id"], NOT_RUN)["verdict"] for c in asked]
-            counts = " | ".join(str(given.count(v)) for v in VERDICTS)
+            some = [kept.get(c["id"], NOT_RUN) for c in asked]
+            counts = " | ".join(str(sum(e["verdict"] == v for e in some)) for v in VERDICTS)
+            counts += f" | {sum(e.get('corrected') in ('holds', 'fails') for e in some)}"
             text += [f"| {PAPERS.get(paper, paper)}, {scale} | {len(asked)} | {counts} |"] * bool(asked)
     return text
 
@@ -143,18 +154,23 @@ def _line(claim: dict, mini: Mapping, others: Mapping[str, Mapping], pages: Coll
     exhibit = claim["exhibit"]
     page = f"{{doc}}`executed/{exhibit}`" if exhibit in pages else f"`{exhibit}`"
     where = f"{claim['statement']}<br>*{claim['where']}*; {page}"
-    paper_scale = [f"{name}: {_entry(kept[claim['id']])}" for name, kept in others.items() if claim["id"] in kept]
-    small = "not asked" if "of" in claim else _entry(mini)
+    unit = claim["quantity"]
+    paper_scale = [f"{name}: {_entry(kept[claim['id']], unit)}" for name, kept in others.items() if claim["id"] in kept]
+    small = "not asked" if "of" in claim else _entry(mini, unit)
     cells = (where, evidence(claim), small, "<br>".join(paper_scale) or "not run")
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
-def _entry(entry: Mapping) -> str:
-    if entry["verdict"] == "not run" or entry.get("value") is None:
-        return f"**{entry['verdict']}**" if entry["verdict"] != "not run" else "not run"
-    low, high = entry["low"], entry["high"]
-    interval = "no interval" if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
-    return f"**{entry['verdict']}**<br>{entry['value']:.2f} {interval}, n = {entry['n']}"
+def _entry(entry: Mapping, quantity: str) -> str:
+    if entry["verdict"] == "not run":
+        return "not run"
+    if entry.get("value") is None:
+        return f"**{entry['verdict']}**"
+    low, high, n = entry["low"], entry["high"], entry["n"]
+    if low is None or high is None:
+        return f"**cannot be tested with {n}**<br>{quantity}: {entry['value']:.2f}"
+    doubt = "" if entry["corrected"] == entry["verdict"] else " alone, not among all claims"
+    return f"**{entry['verdict']}**{doubt}<br>{quantity}: {entry['value']:.2f} [{low:.2f}, {high:.2f}], n = {n}"
 
 
 def evidence(claim: dict) -> str:

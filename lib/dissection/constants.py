@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from lib.errors import UserError, nearest
+from lib.errors import UserError, nearest, one_of
 
 SHARE = 0.25  # of a probe that may be among a neuron's top images: small probes get a smaller top_k
 CHOICES = {"prior": ("released", "alive"), "ties": ("first", "released")}
@@ -31,8 +31,7 @@ class Constants:
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise UserError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(choices)}.")
+            one_of(name, getattr(self, name), choices)
 
 
 PUBLISHED = {

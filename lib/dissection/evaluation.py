@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from scipy import stats
+from torch.nn import functional as F
 
 from lib.errors import UserError
 from lib.seeds import rng
@@ -40,21 +41,6 @@ def auc(score: np.ndarray, right: np.ndarray) -> np.ndarray:
     u = (stats.rankdata(score, axis=-1) * right).sum(-1) - n * (n + 1) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         return u / (n * m)
-
-
-def random_cosine(concepts: torch.Tensor, names: torch.Tensor) -> torch.Tensor:
-    """Cosine of each name with a concept drawn at random, on average: float [k]. concepts [m, c], names [k, c]."""
-    unit = torch.nn.functional.normalize
-    return unit(names, dim=1) @ unit(concepts, dim=1).mean(0)
-
-
-def interpretable(score: np.ndarray, cutoff: float = 0.16) -> float:
-    """Share of neurons whose best score lies above a cut-off, in per cent.
-
-    The paper's 0.16 belongs to SoftWPMI with ViT-B/16 and 20,000 words; the scale of the score shifts with the number
-    of neurons and concepts, so that it holds nowhere else.
-    """
-    return 100.0 * float((np.asarray(score, np.float64) > cutoff).mean())
 
 
 # --- a neuron on held-out images of its label
@@ -100,25 +86,18 @@ def iou(maps: torch.Tensor, masks: torch.Tensor, quantile: float = NETDISSECT_QU
     Bau et al. 2017, section 3.1.
     """
     if len(maps) != len(masks):
-        raise UserError(
-            f"There are maps of {len(maps)} images and masks of {len(masks)}; give both for the same images."
-        )
+        raise UserError(f"There are maps of {len(maps)} images and masks of {len(masks)}; give both for the same ones.")
     by_neuron = maps.transpose(0, 1).flatten(1)
     rank = min(by_neuron.shape[1] - 1, int(by_neuron.shape[1] * (1 - quantile)))
     threshold = by_neuron.kthvalue(rank + 1, dim=1).values if quantile > 0 else by_neuron.amax(1)
-    both = active = concept = torch.zeros((), dtype=torch.float64)
+    both = active = concept = torch.zeros((), dtype=torch.float64, device=maps.device)
     for part, shown in zip(maps.split(64), masks.split(64), strict=True):
-        a = torch.nn.functional.interpolate(part, masks.shape[2:], mode="bilinear", align_corners=False)
+        a = F.interpolate(part, masks.shape[2:], mode="bilinear", align_corners=False)
         a = (a >= threshold[:, None, None]).transpose(0, 1).flatten(1).float()
         a[by_neuron.amax(1) == by_neuron.amin(1)] = 0
         c = shown.transpose(0, 1).flatten(1).float()
         both, active, concept = both + (a @ c.T).double(), active + a.sum(1).double(), concept + c.sum(1).double()
     return both / (active[:, None] + concept - both).clamp(min=1)
-
-
-def iou_of_images(q: torch.Tensor, shown: torch.Tensor, quantile: float = NETDISSECT_QUANTILE) -> torch.Tensor:
-    """`iou` of neurons without places, each image a map of one pixel: q [images, neurons], shown [images, concepts]."""
-    return iou(q[:, :, None, None], shown[:, :, None, None], quantile)
 
 
 def by_chance(labels: Sequence[str], right: Sequence[str]) -> np.ndarray:

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
-from lib.dissection import evaluation, network, truth
+from lib.dissection import activations, evaluation, network, truth
 from lib.dissection.setting import Setting, Words, named
 
 HELD_OUT = "v2"  # the miniature's split on which neurons are tested with their labels
@@ -22,17 +23,17 @@ def of_class(setting: Setting, words: Words, scores: torch.Tensor, label: torch.
     line: dict[str, Any] = {"class": np.array(data.classes)[setting.own]}
     line |= dict.fromkeys(("right", "top5", "rank", "true", "judge_cosine", "judge_random_cosine"), np.nan)
     if own is not None:
-        rank = evaluation.ranks(scores, own).numpy()
+        rank = evaluation.ranks(scores, own.to(scores.device)).cpu().numpy()
         line |= {"right": 100.0 * (label == own).numpy(), "top5": 100.0 * (rank <= 5), "rank": rank.astype(float)}
     if set(data.bank) & set(words.texts):
         line["true"] = 100.0 * truth.holds(named(label, words.texts), [data.descriptors[c] for c in setting.own])
     spaces = {"": (words.clip, setting.names.clip), "judge_": (words.judge, setting.names.judge)}
     for prefix, (space, names) in spaces.items():
         if space is not None and names is not None:
-            said, names = space[label.clamp(min=0)].clone(), names[setting.own]
-            said[label < 0] = torch.nan
-            line[f"{prefix}cosine"] = torch.cosine_similarity(said, names, dim=1).cpu().numpy()
-            line[f"{prefix}random_cosine"] = evaluation.random_cosine(space, names).cpu().numpy()
+            space, names = normalize(space, dim=1), normalize(names, dim=1)[setting.own]
+            said = (space[label.clamp(min=0)] * names).sum(1).cpu().masked_fill(label < 0, torch.nan)
+            random = (names @ space.mean(0)).cpu()
+            line |= {f"{prefix}cosine": said, f"{prefix}random_cosine": random}
     return line
 
 
@@ -53,13 +54,8 @@ def of_places(setting: Setting, layer: str, words: Words, label: torch.Tensor) -
     """
     if not setting.known:
         return dict.fromkeys(("best", "best_iou", "iou", "same", "same_chance", "part", "part_chance"), np.nan)
-
-    def overlaps() -> dict[str, torch.Tensor]:
-        wanted = [name for name in setting.layers if name != network.FINAL]
-        masks, maps = truth.masks(setting.images, words.texts), network.maps(setting.target, setting.images, wanted)
-        return {name: evaluation.iou(maps.pop(name), masks) for name in wanted}
-
-    iou, texts = setting.once("iou", words.name, make=overlaps)[layer], named(label, words.texts)
+    overlaps = setting.once("iou", words.name, make=lambda: _overlaps(setting, words.texts))
+    iou, texts = overlaps[layer], named(label, words.texts)
     own = torch.where(label < 0, 0, iou.gather(1, label.clamp(min=0)[:, None])[:, 0])
     best = named(iou.argmax(1), words.texts)
     line = {"best": best, "best_iou": iou.amax(1).numpy(), "iou": own.numpy()}
@@ -70,6 +66,14 @@ def of_places(setting: Setting, layer: str, words: Words, label: torch.Tensor) -
     return line
 
 
+def _overlaps(setting: Setting, texts: list[str]) -> dict[str, torch.Tensor]:
+    """Layer -> intersection over union of its neurons' maps with each concept's masks: float64, on the CPU."""
+    wanted, target = [name for name in setting.layers if name != network.FINAL], setting.target
+    masks, batches = truth.masks(setting.images, texts).to(target.device), network.batches(target, setting.images)
+    maps = activations.maps(target.tower, wanted, batches, setting.options.channels)
+    return {name: evaluation.iou(maps.pop(name).to(target.device), masks).cpu() for name in wanted}
+
+
 def held_out(
     setting: Setting, layer: str, words: Words, label: torch.Tensor, unit: torch.Tensor, draw: int = 0
 ) -> dict[str, Any]:
@@ -77,10 +81,9 @@ def held_out(
 
     nan where it is not known what images show, or none shows a concept. draw: a resample of these images, 0 for all.
     """
-    known = setting.known
-    shown = setting.once(
-        "shown", words.name, make=lambda: truth.present(setting.probe(HELD_OUT), words.texts) if known else None
-    )
+    shown = None
+    if setting.known:
+        shown = setting.once("shown", words.name, make=lambda: truth.present(setting.probe(HELD_OUT), words.texts))
     if shown is None:
         return {"correlation": np.nan, "auprc": np.nan, "auc": np.nan}
     q = setting.once("unseen", layer, make=lambda: setting.activity(layer, HELD_OUT).cpu())

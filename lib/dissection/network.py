@@ -16,12 +16,17 @@ STAGES = r"(visual\.)?(layer[1-4]|transformer\.resblocks\.\d+|trunk\.stages\.\d)
 
 
 def activity(
-    model: Any, images: ImageDataset, layer: str, classes: ImageDataset, pool: str = "released"
+    model: Any,
+    images: ImageDataset,
+    layer: str,
+    classes: ImageDataset,
+    pool: str = "released",
+    channels: str = "auto",
 ) -> torch.Tensor:
-    """What the neurons of a layer do on images: float32 [images, neurons].
+    """What the neurons of a layer do on images: float32 [images, neurons], on the model's device.
 
     "final" is the logits of a classifier, or of a CLIP's zero-shot one on the words of `classes`. Hidden layers are
-    kept a chunk of images at a time, so that an interrupted run goes on where it was. Raises UserError.
+    kept a chunk of images at a time; pool, channels: see `activations.collect`. Raises UserError.
     """
     if layer == FINAL:
         weight, bias = heads.head(model, classes)
@@ -31,15 +36,11 @@ def activity(
     computed = usual if layer in usual else [layer]  # one pass for all that other pages will want
 
     def compute(part: ImageDataset) -> dict[str, torch.Tensor]:
-        return activations.collect(model.tower, computed, batches(model, part), pool)
+        return activations.collect(model.tower, computed, batches(model, part), pool, channels)
 
-    about = {"model": model.decides, "layers": computed, "pool": pool, "resize": model.resize}
-    return by_chunks({"kind": "activations", **about}, images, compute, f"layers of {model.name}")[layer]
-
-
-def maps(model: Any, images: ImageDataset, layers: list[str]) -> dict[str, torch.Tensor]:
-    """Activations of hidden layers with their places: layer -> float32 [images, neurons, h, w], all in memory."""
-    return activations.maps(model.tower, layers, batches(model, images))
+    about = {"model": model.decides, "layers": computed, "pool": pool, "channels": channels, "resize": model.resize}
+    kept = by_chunks({"kind": "activations", **about}, images, compute, f"layers of {model.name}")
+    return kept[layer].to(model.device)
 
 
 def batches(model: Any, images: ImageDataset, size: int = 64) -> Iterator[torch.Tensor]:

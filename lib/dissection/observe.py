@@ -4,15 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from lib.data import spread
-from lib.dissection import evaluation, network, similarity, truth
+from lib.dissection import evaluation, network, truth
 from lib.dissection.judging import held_out, of_class, of_places, right_concept
 from lib.dissection.options import Options, listed
 from lib.dissection.setting import Setting, Words, named
-from lib.dissection.similarity import best
+from lib.dissection.similarity import DEAD, leading
 from lib.dissection.top_images import dead
 from lib.given import Given
 from lib.models import heads
@@ -30,26 +29,33 @@ def neurons(given: Given, options: Options) -> Seen:
     with held-out images that show the label, where these are known. Of last neurons the columns of `judging.of_class`,
     of hidden ones those of `judging.of_places`. notes: accuracy of the target on the run's images. Paper, section 4.2.
     """
-    setting, tables = Setting(given, options, judged=network.FINAL in listed(options.layers)), []
+    setting = Setting(given, options, judged=network.FINAL in listed(options.layers))
     for about, words, q, images in setting.each():
         layer, unit = about["layer"], setting.units(about["layer"], q)
         for name in options.functions():
             scores = setting.scores(name, q, images, words.clip)[unit]
-            label, score = best(scores)
-            line = labelled(words, label[:, None], score) | held_out(setting, layer, words, label, unit)
+            label, score = found(scores)
+            line, label = labelled(words, label, score), label[:, 0]
+            line |= held_out(setting, layer, words, label, unit)
             final = layer == network.FINAL
             line |= of_class(setting, words, scores, label) if final else of_places(setting, layer, words, label)
-            tables.append(pd.DataFrame({**about, "similarity": name, "unit": unit.numpy(), **line}))
+            setting.add({**about, "similarity": name, "unit": unit, **line})
     if network.FINAL in setting.layers:
         right = setting.activity(network.FINAL, "val").argmax(1).cpu().numpy() == setting.images.labels
         setting.notes["accuracy"] = 100.0 * float(right.mean())
-    return Seen(pd.concat(tables, ignore_index=True), notes=setting.notes)
+    return setting.seen()
 
 
-def labelled(words: Words, labels: torch.Tensor, score: torch.Tensor) -> dict[str, Any]:
-    """Columns label (and second, third), score and dead. labels int [neurons, up to 3], the best first."""
-    places = {("label", "second", "third")[k]: named(found, words.texts) for k, found in enumerate(labels.T)}
-    return places | {"score": score.numpy(), "dead": (labels[:, 0] == similarity.DEAD).numpy()}
+def found(scores: torch.Tensor, k: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k best concepts of each neuron, best first, and the highest score: int64 [neurons, k], float64 [neurons]."""
+    label, score = leading(scores, k)
+    return label.cpu(), score[:, 0].cpu()
+
+
+def labelled(words: Words, label: torch.Tensor, score: torch.Tensor) -> dict[str, Any]:
+    """Columns label (and second, third), score and dead, of what `found` gives."""
+    places = {("label", "second", "third")[k]: named(column, words.texts) for k, column in enumerate(label.T)}
+    return places | {"score": score, "dead": label[:, 0] == DEAD}
 
 
 def labels(given: Given, options: Options) -> Seen:
@@ -58,8 +64,7 @@ def labels(given: Given, options: Options) -> Seen:
     Lines: layer, depth, probe, concepts, similarity, unit, draw (0 for the probe itself), label, second, third, score,
     dead; kept: the label is that of draw 0; right: it is the class name (of last neurons, where that is a concept).
     """
-    setting = Setting(given, options)
-    return Seen(pd.concat(_drawn(setting), ignore_index=True), notes=setting.notes)
+    return _drawn(Setting(given, options))
 
 
 def evidence(given: Given, options: Options) -> Seen:
@@ -67,25 +72,25 @@ def evidence(given: Given, options: Options) -> Seen:
 
     Further columns: correlation, auprc, auc, where it is known what images show.
     """
-    setting = Setting(given, options)
-    return Seen(pd.concat(_drawn(setting, tested=True), ignore_index=True), notes=setting.notes)
+    return _drawn(Setting(given, options), tested=True)
 
 
-def _drawn(setting: Setting, tested: bool = False) -> Iterator[pd.DataFrame]:
+def _drawn(setting: Setting, tested: bool = False) -> Seen:
     options, seed = setting.options, setting.given.seed
     for about, words, q, images in setting.each():
         unit = setting.units(about["layer"], q)
         own = right_concept(setting, words) if about["layer"] == network.FINAL else None
         for name in options.functions():
-            first = torch.empty(0)
             for draw in progress(range(options.resamples + 1), f"{name} again"):
                 some = evaluation.drawn(len(q), draw, seed)
-                found, score = similarity.leading(setting.scores(name, q[some], images[some], words.clip)[unit], 3)
-                first = found[:, 0] if draw == 0 else first
-                line = labelled(words, found, score[:, 0]) | {"kept": 100.0 * (found[:, 0] == first).numpy()}
-                line["right"] = np.nan if own is None else 100.0 * (found[:, 0] == own).numpy()
+                label, score = found(setting.scores(name, q[some], images[some], words.clip)[unit], 3)
+                if draw == 0:
+                    first = label[:, 0]
+                line = labelled(words, label, score) | {"kept": 100.0 * (label[:, 0] == first)}
+                line["right"] = np.nan if own is None else 100.0 * (label[:, 0] == own)
                 line |= held_out(setting, about["layer"], words, first, unit, draw) if tested else {}
-                yield pd.DataFrame({**about, "similarity": name, "unit": unit.numpy(), "draw": draw, **line})
+                setting.add({**about, "similarity": name, "unit": unit, "draw": draw, **line})
+    return setting.seen()
 
 
 def sizes(given: Given, options: Options) -> Seen:
@@ -93,24 +98,24 @@ def sizes(given: Given, options: Options) -> Seen:
 
     Lines: probe, per_class (images a class), similarity, unit, class, label, right. The concepts are the class names.
     """
-    setting, tables = Setting(given, options), []
+    setting = Setting(given, options)
     own, words = setting.own, setting.names
     for probe in setting.probes:
-        images, q = setting.seen(probe), setting.activity(network.FINAL, probe)
+        images, q = setting.embedded(probe), setting.activity(network.FINAL, probe)
         for m in map(int, listed(options.per_class)):
             few = torch.from_numpy(spread(setting.probe(probe).labels, m * len(own), given.seed))
             for name in options.functions():
-                label = best(setting.scores(name, q[few], images[few], words.clip))[0][own]
-                about = {"probe": probe, "per_class": m, "similarity": name, "unit": own.numpy()}
-                tables.append(pd.DataFrame(about | _named_right(setting, label)))
-    return Seen(pd.concat(tables, ignore_index=True), notes=setting.notes)
+                label, _ = found(setting.scores(name, q[few], images[few], words.clip)[own])
+                about = {"probe": probe, "per_class": m, "similarity": name, "unit": own}
+                setting.add(about | _named_right(setting, label[:, 0]))
+    return setting.seen()
 
 
 def _named_right(setting: Setting, label: torch.Tensor) -> dict[str, Any]:
     """Columns class, label and right of last neurons whose concepts are the class names."""
-    classes = np.array(setting.images.classes)
+    classes = np.array(setting.images.classes)[setting.own]
     texts = named(label, setting.images.classes)
-    return {"class": classes[setting.own], "label": texts, "right": 100.0 * (classes[setting.own] == np.array(texts))}
+    return {"class": classes, "label": texts, "right": 100.0 * (classes == np.array(texts))}
 
 
 def against_netdissect(given: Given, options: Options) -> Seen:
@@ -120,14 +125,14 @@ def against_netdissect(given: Given, options: Options) -> Seen:
     ("clip_dissect", by SoftWPMI, or "netdissect", which sees the labels of the probe, where these are known), unit,
     label, score, dead, and the columns of `judging.of_class`. Paper, section 4.2.
     """
-    setting, tables = Setting(given, options, judged=True), []
+    setting = Setting(given, options, judged=True)
     for about, words, q, images in setting.each():
         for way, every in _ways(setting, about["probe"], words, q, images):
             scores = every[setting.own]
-            label, score = best(scores)
-            line = labelled(words, label[:, None], score) | of_class(setting, words, scores, label)
-            tables.append(pd.DataFrame({**about, "way": way, "unit": setting.own.numpy(), **line}))
-    return Seen(pd.concat(tables, ignore_index=True), notes=setting.notes)
+            label, score = found(scores)
+            line = labelled(words, label, score) | of_class(setting, words, scores, label[:, 0])
+            setting.add({**about, "way": way, "unit": setting.own, **line})
+    return setting.seen()
 
 
 def _ways(
@@ -136,9 +141,9 @@ def _ways(
     """(name, scores [neurons, concepts]) by CLIP-Dissect, and by Network Dissection where it can be run."""
     yield "clip_dissect", setting.scores(SOFT, q, images, words.clip)
     shown = truth.present(setting.probe(probe), words.texts)
-    if shown is not None:
-        scores = evaluation.iou_of_images(q.cpu().float(), shown)
-        scores[dead(q).cpu()] = torch.nan
+    if shown is not None:  # each image is a map of one place
+        scores = evaluation.iou(q.float()[:, :, None, None], shown.to(q.device)[:, :, None, None])
+        scores[dead(q)] = torch.nan
         yield "netdissect", scores
 
 
@@ -150,28 +155,28 @@ def missing(given: Given, options: Options) -> Seen:
     label has in common with the class), random_shared (that a random other class has), sibling (in the miniature: the
     label is the species that differs in two traits).
     """
-    setting, tables = Setting(given, options), []
+    setting = Setting(given, options)
     own, texts = setting.own, setting.names.clip
     fold = torch.from_numpy(rng(given.seed, "folds").permutation(len(setting.images.classes)) % 5)
     shared = truth.shared_traits(setting.images.descriptors)
     random = (shared.sum(1) - shared.diagonal()) / (len(shared) - 1)
     for probe in setting.probes:
-        images, q = setting.seen(probe), setting.activity(network.FINAL, probe)
+        images, q = setting.embedded(probe), setting.activity(network.FINAL, probe)
         for name in options.functions():
             whole = setting.scores(name, q, images, texts)
             absent, nameless = whole.clone(), whole.clone().fill_diagonal_(-torch.inf)
             for k in range(5):
                 kept = fold[setting.probe(probe).labels] != k
                 absent[fold == k] = setting.scores(name, q[kept], images[kept], texts)[fold == k]
-            for what, found in {"nothing": whole, "images": absent, "word": nameless}.items():
-                label, score = (x[own] for x in best(found))
-                about = {"probe": probe, "similarity": name, "missing": what, "unit": own.numpy()}
-                line = _named_right(setting, label) | {"score": score.numpy()}
-                line |= {"shared": shared[own, label.clamp(min=0)], "random_shared": random[own], "sibling": np.nan}
-                if setting.known:
-                    line["sibling"] = 100.0 * (label == own ^ 1).numpy()
-                tables.append(pd.DataFrame(about | line))
-    return Seen(pd.concat(tables, ignore_index=True), notes=setting.notes)
+            for what, scores in {"nothing": whole, "images": absent, "word": nameless}.items():
+                label, score = found(scores[own])
+                label = label[:, 0]
+                about = {"probe": probe, "similarity": name, "missing": what, "unit": own}
+                line = _named_right(setting, label) | {"score": score}
+                line |= {"shared": shared[own, label.clamp(min=0)], "random_shared": random[own]}
+                line["sibling"] = 100.0 * (label == own ^ 1) if setting.known else np.nan
+                setting.add(about | line)
+    return setting.seen()
 
 
 def descriptions(given: Given, options: Options) -> Seen:
@@ -183,7 +188,7 @@ def descriptions(given: Given, options: Options) -> Seen:
     image, class, predicted, unit, label, said (the class that the label is most like); same_true, same_predicted: that
     is the image's class, the predicted one; holds: the predicted class has the trait. notes: accuracy of the target.
     """
-    setting, tables = Setting(given, options, judged=True), []
+    setting = Setting(given, options, judged=True)
     data, classes = setting.images, np.array(setting.images.classes)
     weight, bias = heads.head(setting.target, data)
     weight, h = both_signs(weight, cut=False), both_signs(setting.target.embed_images(data))
@@ -195,7 +200,8 @@ def descriptions(given: Given, options: Options) -> Seen:
         said = class_said(setting, words)
         for probe in setting.probes:
             q = both_signs(setting.target.embed_images(setting.probe(probe)))
-            ways = {way: best(found)[0] for way, found in _ways(setting, probe, words, q, setting.seen(probe))}
+            every = _ways(setting, probe, words, q, setting.embedded(probe))
+            ways = {way: found(scores)[0][:, 0] for way, scores in every}
             ways["random"] = ways["clip_dissect"][rng(given.seed, "other units").permutation(q.shape[1])]
             for way, label in ways.items():
                 unit = share.masked_fill(label < 0, -torch.inf).argmax(1)
@@ -205,8 +211,8 @@ def descriptions(given: Given, options: Options) -> Seen:
                 line |= {"label": texts, "said": classes[read], "same_true": 100.0 * (read == data.labels)}
                 line["same_predicted"] = 100.0 * (read == predicted.numpy())
                 line["holds"] = 100.0 * truth.holds(texts, [data.descriptors[c] for c in predicted])
-                tables.append(pd.DataFrame(about | line))
-    return Seen(pd.concat(tables, ignore_index=True), notes=setting.notes)
+                setting.add(about | line)
+    return setting.seen()
 
 
 def both_signs(coordinates: torch.Tensor, cut: bool = True) -> torch.Tensor:
@@ -219,5 +225,5 @@ def class_said(setting: Setting, words: Words) -> torch.Tensor:
     """The class that each concept is most like, by the paper's 3 x clip + judge cosine of texts: int64 [concepts]."""
     near = 3 * words.clip @ setting.names.clip.T
     if words.judge is not None and setting.names.judge is not None:
-        near = near + words.judge @ setting.names.judge.T
+        near += words.judge @ setting.names.judge.T
     return near.argmax(1).cpu()

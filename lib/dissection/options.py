@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from lib.dissection import activations
 from lib.dissection.constants import CHOICES, PUBLISHED
-from lib.errors import UserError, nearest
+from lib.errors import UserError, one_of
 
 ALIASES = {  # names of probes -> what they are in the miniature, and elsewhere
     "auto": ("val,web,habitat,sketch", "val"),
     "usual": ("web", "val"),
 }
+KNOWN = {"pool": activations.POOLS, "channels": activations.CHANNELS, **CHOICES}
 
 
 @dataclass(frozen=True)
@@ -18,17 +19,18 @@ class Options:
 
     clip: the CLIP that names what it sees. judge: another, or the folder of a sentence encoder: a second text space for
     labels and names; "" for none. layers: "final" (the logits), "auto" (every stage or block), "last" (of these), or
-    names of modules. pool: see `activations.collect`. probes: see `inputs.probe`; "usual" is the miniature's web and
-    elsewhere val, "auto" all that the book shows. probe_images: images of each but the run's own, 0 for all (of web 50
-    a class). concepts: see `inputs.concepts`; sets joined by "+" are one. prompt: with {} for the concept; the paper
-    takes the bare words. similarities: names, or "all". top_k: top images of SoftWPMI, 0 for the paper's 100. prior,
-    ties: see `constants.Constants`. resamples: of the probe. per_class: images a class of ever larger probes.
+    names of modules. pool, channels: see `activations.collect`. probes: see `inputs.probe`; "usual" is the miniature's
+    web and elsewhere val, "auto" all that the book shows. probe_images: images of each but the run's own, 0 for all (of
+    web 50 a class). concepts: see `inputs.concepts`; sets joined by "+" are one. prompt: with {} for the concept; the
+    paper takes the bare words. similarities: names, or "all". top_k: top images of SoftWPMI, 0 for the paper's 100.
+    prior, ties: see `constants.Constants`. resamples: of the probe. per_class: images a class of ever larger probes.
     """
 
     clip: str = "ViT-B-16"
     judge: str = "ViT-L-14"
     layers: str = "final"
     pool: str = "released"
+    channels: str = "auto"
     probes: str = "auto"
     probe_images: int = 0
     concepts: str = "classes,descriptors,words"
@@ -42,9 +44,9 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in self.functions():
-            _one_of("similarity", name, tuple(PUBLISHED))
-        for name, known in {"pool": activations.POOLS, "prior": CHOICES["prior"], "ties": CHOICES["ties"]}.items():
-            _one_of(name, getattr(self, name), known)
+            one_of("similarity", name, PUBLISHED)
+        for name, known in KNOWN.items():
+            one_of(name, getattr(self, name), known)
         for name in ("probe_images", "top_k", "resamples"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}, but it must be 0 or more.")
@@ -78,8 +80,3 @@ def plain_name(probe: str, dataset: str) -> str:
 def listed(names: str) -> list[str]:
     """A parameter that names several things with commas, each once."""
     return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-
-
-def _one_of(what: str, given: str, known: tuple[str, ...]) -> None:
-    if given not in known:
-        raise UserError(f"{what} is '{given}', but it must be one of {', '.join(known)}.{nearest(given, known)}")

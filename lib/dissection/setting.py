@@ -1,17 +1,19 @@
 """What every observation of this wing begins with: a target, the CLIP that names, probes, words, activations."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from lib.data import ImageDataset
 from lib.dissection import inputs, network, similarity
 from lib.dissection.options import Options, listed
 from lib.given import Given
+from lib.store import Seen
 
 
 @dataclass
@@ -40,6 +42,15 @@ class Setting:
         self.probes = options.probe_names(given.dataset)
         self.notes: dict[str, Any] = {"probes": {}, "concepts": {}, "duplicates": {}}
         self._made: dict[tuple, Any] = {}
+        self._tables: list[pd.DataFrame] = []
+
+    def add(self, columns: Mapping[str, Any]) -> None:
+        """Add lines to what is seen: columns by name, numbers or lists."""
+        self._tables.append(pd.DataFrame(columns))
+
+    def seen(self) -> Seen:
+        """All lines so far, and the notes."""
+        return Seen(pd.concat(self._tables, ignore_index=True), notes=self.notes)
 
     def once(self, *key: str, make: Callable[[], Any]) -> Any:
         """What `make` makes, made at the first call with this key."""
@@ -53,13 +64,14 @@ class Setting:
         self.notes["probes"][name] = len(found)
         return found
 
-    def seen(self, probe: str) -> torch.Tensor:
+    def embedded(self, probe: str) -> torch.Tensor:
         """The CLIP's embeddings of a probe: float32 [images, c], on its device."""
         return self.clip.embed_images(self.probe(probe))
 
     def activity(self, layer: str, probe: str) -> torch.Tensor:
-        """What a layer's neurons do on a probe: float32 [images, neurons]."""
-        return network.activity(self.target, self.probe(probe), layer, self.images, self.options.pool)
+        """What a layer's neurons do on a probe: float32 [images, neurons], on the target's device."""
+        options = self.options
+        return network.activity(self.target, self.probe(probe), layer, self.images, options.pool, options.channels)
 
     def units(self, layer: str, q: torch.Tensor) -> torch.Tensor:
         """The neurons that are looked at, of all that are scored together: last ones whose class is in the run."""
@@ -84,14 +96,14 @@ class Setting:
         return self.words("classes")
 
     def scores(self, name: str, q: torch.Tensor, images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        """Scores by a similarity function, float64 [neurons, concepts], on the CPU. q [n, neurons]."""
-        return similarity.scores(name, q, images, texts, **self.options.constants(name)).cpu()
+        """Scores by a similarity function, float64 [neurons, concepts], on the CLIP's device. q [n, neurons]."""
+        return similarity.scores(name, q, images, texts, **self.options.constants(name))
 
     def each(self) -> Iterator[tuple[dict[str, Any], Words, torch.Tensor, torch.Tensor]]:
         """Probe by probe, layer by layer, set by set: (their names, the words, activations, embeddings)."""
         sets = [self.words(name) for name in listed(self.options.concepts)]
         for probe in self.probes:
-            images = self.seen(probe)
+            images = self.embedded(probe)
             for depth, layer in enumerate(self.layers, 1):
                 q = self.activity(layer, probe)
                 for words in sets:

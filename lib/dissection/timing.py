@@ -58,14 +58,15 @@ def steps(given: Given, options: Options) -> Seen:
             rows.append(clip.embed_pixels(pixels[0]))
         with timed(lines, step="activations"):
             batches = (target.normalised(x) for x in pixels[1].split(64))
-            parts.append(activations.collect(target.tower, names, batches, options.pool))
+            parts.append(activations.collect(target.tower, names, batches, options.pool, options.channels))
     for name in names:
         q = torch.cat([part[name] for part in parts])
         lines += _both_ways(SOFT, q, torch.cat(rows), concepts, layer=name)
     if setting.known:
         masks = truth.masks(setting.images, found)
         with timed(lines, step="Network Dissection"):
-            maps = network.maps(target, setting.images, names)
+            again = network.batches(target, setting.images)
+            maps = activations.maps(target.tower, names, again, options.channels)
             for name in names:
                 evaluation.iou(maps.pop(name), masks)
     return Seen(pd.DataFrame(lines), notes={"concepts": len(found), "layers": names})

@@ -1,6 +1,6 @@
 """Linear heads: the zero-shot classifier made of prompts, learned heads, their logits and accuracy."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -8,9 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from lib import store
-from lib.data import ImageDataset, load
+from lib.data import ImageDataset
 from lib.errors import UserError
-from lib.models.vision import Vision
 
 
 def classifier(clip: Any, classes: Iterable[str], templates: Iterable[str]) -> torch.Tensor:
@@ -59,20 +58,6 @@ def top_k_hits(logits: torch.Tensor, labels: np.ndarray | torch.Tensor, k: int =
 def top_k_accuracy(logits: torch.Tensor, labels: np.ndarray | torch.Tensor, k: int = 1) -> float:
     """Share of images whose label is among the k highest logits: float in [0, 1]."""
     return top_k_hits(logits, labels, k).float().mean().item()
-
-
-def across_splits(clip: Vision, data: ImageDataset, splits: Sequence[str], limit: int = 0, seed: int = 0) -> dict:
-    """Top-1 on `data` and on other splits of the same dataset, image by image, in per cent (see `head`).
-
-    splits: names; limit: classes of each, 0 for all. Metrics: top1, and one named after each split.
-    """
-    weight, bias = head(clip, data)
-    sets = {"top1": data} | {s: load(data.name, split=s, limit=limit, seed=seed) for s in splits}
-    found = {
-        name: 100.0 * top_k_hits(clip.embed_images(images) @ weight.T + bias, images.labels).float().cpu().numpy()
-        for name, images in sets.items()
-    }
-    return {"metrics": found, "arrays": {}, "notes": {}}
 
 
 def head(model: Any, data: ImageDataset) -> tuple[torch.Tensor, torch.Tensor]:

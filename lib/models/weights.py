@@ -53,7 +53,7 @@ def _named(choice: Choice) -> Path:
     path = Path(choice.source).expanduser()
     if not path.is_file():
         miniature = choice.miniature and path.parent == MINIATURE / "zoo"
-        advice = "train it with notebooks/zoo.ipynb" if miniature else "give the path of a checkpoint"
+        advice = f"train it: python scripts/train_zoo.py {path.stem}" if miniature else "give the path of a checkpoint"
         raise UserError(f"There is no checkpoint {path} for {choice.name}; {advice}.")
     return path
 

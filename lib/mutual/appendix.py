@@ -38,10 +38,9 @@ def hit(found: Box, true: Sequence[Box]) -> bool:
 
 
 def true_boxes(images: ImageDataset, indices: Sequence[int] | np.ndarray, folder: Path) -> list[list[Box]]:
-    """The boxes of the objects in each image, scaled to 0..1.
+    """The boxes of the objects in each image, scaled to 0..1: the animal's, or those of <file name>.xml in `folder`.
 
-    In the bestiary that of the animal. Elsewhere read from <file name>.xml in `folder`, in the format of PASCAL VOC and
-    ImageNet. Raises UserError where there are none.
+    The files have the format of PASCAL VOC and ImageNet. Raises UserError where there are none.
     """
     if images.name == "bestiary":
         truth = animals(images, indices).numpy()
@@ -60,10 +59,9 @@ def _boxes_in(path: Path) -> list[Box]:
 
 
 def blurred_outside(pixels: Tensor, masks: Tensor, blur: int = 11) -> Tensor:
-    """Pixels with everything outside the mask blurred: uint8 [n, 3, S, S].
+    """Pixels uint8 [n, 3, S, S] with everything outside the masks bool [n, h, w] blurred.
 
-    pixels uint8 [n, 3, S, S], masks bool [n, h, w], scaled to S by nearest neighbour; blur: width of the Gaussian in
-    pixels, an odd number, or 0 to put the picture's mean colour there instead.
+    blur: width of the Gaussian in pixels, an odd number, or 0 to put the picture's mean colour there instead.
     """
     grown = F.interpolate(masks[:, None].float(), pixels.shape[2:])[:, 0].bool().cpu().numpy()
     images = pixels.permute(0, 2, 3, 1).cpu().numpy()
@@ -75,8 +73,8 @@ def blurred_outside(pixels: Tensor, masks: Tensor, blur: int = 11) -> Tensor:
 def diversity(texts: Tensor, classes: Sequence[int] | np.ndarray) -> tuple[float, float]:
     """Mean cosine distance between descriptors of different classes and within a class: (inter, intra).
 
-    texts float [m, c] of norm 1, one a class and descriptor; classes int [m]. The paper names the two without a
-    formula. A class with one descriptor has no pair within; nan where there is no pair at all.
+    texts float [m, c] of norm 1, one a class and descriptor; classes int [m]. nan where there is no pair. The paper
+    names the two without a formula.
     """
     groups = [texts[torch.from_numpy(np.asarray(classes) == k)] for k in np.unique(classes)]
     sums = torch.stack([group.sum(0) for group in groups]).double()

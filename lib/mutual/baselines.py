@@ -1,15 +1,13 @@
 """The trained explanations of Tables 1 and 5 on a model's own features: trained once, then found again.
 
-`python -m lib.mutual.baselines ViT-B-16` trains them for a miniature and writes
-data/bestiary/bottlenecks/NAME.safetensors, float16, which the pages read. Where there is no such file, or it belongs
-to other weights, other pictures or another recipe, they are trained when they are needed and kept in the store.
+Those of some miniatures lie in data/bestiary/bottlenecks (scripts/train_bottlenecks.py). Where there is no such file,
+or it belongs to other weights, other pictures or another recipe, they are trained when needed and kept in the store.
 
 Trained as in appendix D: Adam, batches of 64, a rate that falls along a cosine. Seeds are plain numbers instead of
 named streams (`lib.seeds`), because the weights in the repository were drawn so and can be drawn again.
 """
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,18 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 
-from lib import data, models, store
-from lib.bestiary import training
+from lib import data, store, training
 from lib.data import ImageDataset
 from lib.errors import UserError, one_of
 from lib.given import Given
 from lib.models import Clip
-from lib.mutual import bottlenecks, foreground
-from lib.mutual.options_regions import RATES, Training
+from lib.mutual import bottlenecks, foreground, words
+from lib.mutual.options import RATES, Training
 from lib.paths import ROOT
 
 FOLDER = Path("data/bestiary/bottlenecks")  # below the project's own folder
@@ -97,15 +93,12 @@ def patch_features(
 ) -> tuple[torch.Tensor, tuple[int, int]]:
     """Patch features float16 [n, P, C] on the CPU, and their grid (h, w). Raises UserError for too many."""
     found: list[torch.Tensor] = []
-    grid = (0, 0)
-    for start in range(0, len(images), chunk):
-        pixels = clip.pixels(images.image(i) for i in range(start, min(start + chunk, len(images))))
-        features, grid = clip.patch_features(pixels, how["feature"], how["layer"])
+    for span in np.array_split(np.arange(len(images)), -(-len(images) // chunk)):
+        features, grid = clip.patch_features(clip.pixels(images.subset(span)), how["feature"], how["layer"])
         size = 2 * features[0].numel() * len(images)
         if size > LARGEST:
-            raise UserError(
-                f"The features of {len(images)} images take {size / 1e9:.0f} GB; give a smaller `train_limit`."
-            )
+            held = f"The features of {len(images)} images take {size / 1e9:.0f} GB"
+            raise UserError(f"{held}; give a smaller `train_limit`.")
         found.append(features.half().cpu())
     return torch.cat(found), grid
 
@@ -117,7 +110,7 @@ def pooled(features: torch.Tensor) -> torch.Tensor:
 
 def queries(clip: Clip, images: ImageDataset, random: bool = False, seed: int = 0) -> torch.Tensor:
     """Text embeddings of the bank [D, c]; or as many random directions, a control that knows no word."""
-    texts = clip.embed_texts([images.descriptor_prompt.format(text) for text in images.bank])
+    texts = words.concepts(clip, images)
     if not random:
         return texts
     drawn = torch.randn(texts.shape, generator=torch.Generator().manual_seed(seed)).to(texts)
@@ -126,11 +119,7 @@ def queries(clip: Clip, images: ImageDataset, random: bool = False, seed: int = 
 
 def descriptor_targets(images: ImageDataset) -> torch.Tensor:
     """Which descriptors belong to which class: float [classes, D]."""
-    number = {text: i for i, text in enumerate(images.bank)}
-    wanted = torch.zeros(len(images.classes), len(number))
-    for c, texts in enumerate(images.descriptors):
-        wanted[c, [number[text] for text in texts]] = 1
-    return wanted
+    return torch.from_numpy(np.stack([np.isin(images.bank, texts) for texts in images.descriptors])).float()
 
 
 # --- training
@@ -142,9 +131,9 @@ def build(method: str, clip: Clip, images: ImageDataset, how: dict[str, Any], wi
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(how["seed"])
         if method.startswith("standard"):
-            model: nn.Module = bottlenecks.Perceptron(width, classes, inner)
+            model: nn.Module = bottlenecks.perceptron(width, classes, inner)
         elif method == "feature_maps":
-            model = bottlenecks.Labeler(width, len(images.bank))
+            model = bottlenecks.labeler(width, len(images.bank))
         else:
             texts = queries(clip, images, method.endswith("random"), how["seed"])
             over = "concepts" if "protosim" in method else "tokens"
@@ -167,10 +156,10 @@ def fit(
     that diverges.
     """
     device, generator = next(model.parameters()).device, torch.Generator().manual_seed(how["seed"])
-    epochs = math.ceil(how["steps"] / math.ceil(len(inputs) / how["batch"]))
+    an_epoch = math.ceil(len(inputs) / how["batch"])
+    epochs = math.ceil(how["steps"] / an_epoch)
     optimiser = torch.optim.Adam(model.parameters(), lr=how["rates"][0])
-    steps = epochs * math.ceil(len(inputs) / how["batch"])
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, how["rates"][1])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * an_epoch, how["rates"][1])
 
     def batches() -> Sequence[torch.Tensor]:
         return torch.randperm(len(inputs), generator=generator).split(how["batch"])
@@ -256,19 +245,3 @@ def opened(
     given.open_file(str(FOLDER / f"{clip.name}.safetensors"))  # noted even where there is none yet
     how = recipe(clip, train, options, given.seed)
     return {method: load(method, clip, train, how) for method in methods}, how, train
-
-
-def main(names: Sequence[str]) -> None:
-    """Train every baseline for the miniatures `names` and write them into the repository's folder."""
-    for name in names:
-        clip: Any = models.load(name)
-        train = data.load("bestiary", "train")
-        how, found = recipe(clip, train, Training()), dict[str, torch.Tensor]()
-        for method in METHODS:
-            found |= {f"{method}.{k}": v.contiguous() for k, v in trained(method, clip, train, how).items()}
-            print(name, method, flush=True)
-        store.replace(ROOT / FOLDER / f"{name}.safetensors", save(found, metadata={"recipe": store.digest(how)}))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

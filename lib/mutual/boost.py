@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from lib import seeds
-from lib.errors import UserError
+from lib.errors import UserError, one_of
 
 PROMPTS = {
     "paper": "how can you identify a {name}. Distinctive and physical features describing it is {descriptor}",
@@ -20,7 +20,6 @@ PROMPTS = {
     "caption": "a photo of a {name} with {descriptor}.",  # in the manner of the miniature's captions
     "nameless": "a photo showing {descriptor}",  # the descriptor alone
 }
-AGGREGATIONS = ("similarities", "embeddings")
 Sets = list[list[int]]
 
 
@@ -28,12 +27,11 @@ def prompt_of(dataset: str, prompt: str = "auto") -> str:
     """The sentence for a class and a descriptor, with {name} and {descriptor}.
 
     "auto" is the paper's (appendix K), and at the miniature one of its captions' manner: the paper's is longer than
-    the miniature's text tower reads, so that the descriptor would be cut off. Raises UserError for another name.
+    the miniature's text tower reads. Raises UserError for another name.
     """
     if prompt == "auto":
         prompt = "caption" if dataset == "bestiary" else "paper"
-    if prompt not in PROMPTS:
-        raise UserError(f"The prompt '{prompt}' is unknown; choose 'auto' or one of {', '.join(PROMPTS)}.")
+    one_of("prompt", prompt, PROMPTS)
     return PROMPTS[prompt]
 
 
@@ -53,8 +51,7 @@ def classifier(
     mean of the similarities to a class's sentences, which is the product with their mean; "embeddings": that mean
     scaled to norm 1.
     """
-    if aggregate not in AGGREGATIONS:
-        raise UserError(f"Scores were to be aggregated by '{aggregate}'; choose one of {', '.join(AGGREGATIONS)}.")
+    one_of("aggregate", aggregate, ("similarities", "embeddings"))
     weights = torch.stack([torch.stack([embeddings[text] for text in of]).mean(0) for of in texts])
     return F.normalize(weights, dim=1) if aggregate == "embeddings" else weights
 
@@ -67,8 +64,6 @@ def own_sets(bank: Sequence[str], descriptors: Sequence[Sequence[str]], share: f
 
     share: only this part of each class's list, drawn at random, one at least: a describer who forgets the rest.
     """
-    if not 0 < share <= 1:
-        raise UserError(f"share = {share} was given; expected a part of each class's descriptors above 0, up to 1.")
     number = {text: i for i, text in enumerate(bank)}
     rng, sets = seeds.rng(seed, "forgotten"), []
     for texts in descriptors:
@@ -85,35 +80,27 @@ def neighbours(by_class: torch.Tensor, count: int = 2) -> np.ndarray:
     """
     if not 1 <= count < len(by_class):
         raise UserError(f"{count} neighbours were asked for among {len(by_class)} classes; give from 1 to one fewer.")
-    similarity = by_class @ by_class.T
-    similarity.fill_diagonal_(-torch.inf)
+    similarity = (by_class @ by_class.T).fill_diagonal_(-torch.inf)
     return similarity.topk(count, dim=1).indices.cpu().numpy()
 
 
 def found_sets(
     vision_ids: np.ndarray | torch.Tensor, classes_of_images: np.ndarray, classes: int, keep: int = 5
 ) -> Sets:
-    """The descriptors found in the images of each class, most frequent first.
+    """The descriptors found in the images of each class, most frequent first, of equally frequent ones the lower.
 
-    vision_ids int [n, N], -1 pads; classes_of_images int [n], -1 counts for none; keep: at most so many a class, 0 for
-    all. Of equally frequent ones the lower number comes first.
+    vision_ids int [n, N], -1 pads; classes_of_images int [n], -1 counts for none; keep: at most so many, 0 for all.
     """
-    if keep < 0:
-        raise UserError(f"keep = {keep} was given; expected a number of descriptors a class, or 0 for all.")
     ids, found = np.asarray(vision_ids), []
     for k in range(classes):
         own = ids[np.asarray(classes_of_images) == k]
         values, counts = np.unique(own[own >= 0], return_counts=True)
-        ranked = values[np.lexsort((values, -counts))].tolist()
-        found.append(ranked[:keep] if keep else ranked)
+        found.append(values[np.lexsort((values, -counts))][: keep or None].tolist())
     return found
 
 
 def enlarged(own: Sets, found: Sets, sources: np.ndarray) -> Sets:
-    """Each class's own descriptors and those found for its sources, none twice.
-
-    sources int [classes, m]: the classes whose finds a class gets.
-    """
+    """Each class's own descriptors and those found for its sources, int [classes, m], none twice."""
     return [
         list(dict.fromkeys([*mine, *(d for s in given for d in found[s])]))
         for mine, given in zip(own, np.asarray(sources).tolist(), strict=True)
@@ -158,11 +145,11 @@ def gains(base: torch.Tensor, boosted: torch.Tensor, labels: np.ndarray) -> np.n
 
     base, boosted float [n, classes] (scores); labels int [n]. For the rule that leaves classes out.
     """
-    best, right_class = base.topk(2, dim=1), torch.as_tensor(labels)
-    right, changes = best.indices[:, 0] == right_class, []
+    best, right_class, changes = base.topk(2, dim=1), torch.as_tensor(labels), []
+    right = best.indices[:, 0] == right_class
     for k in range(base.shape[1]):
-        rival = torch.where(best.indices[:, 0] == k, best.values[:, 1], best.values[:, 0])
-        winner = torch.where(best.indices[:, 0] == k, best.indices[:, 1], best.indices[:, 0])
+        other = (best.indices[:, 0] == k).long()[:, None]  # of the two best the first that is not k
+        winner, rival = (of.gather(1, other)[:, 0] for of in (best.indices, best.values))
         now = torch.where(boosted[:, k] > rival, k, winner) == right_class
         changes.append(int(now.sum() - right.sum()))
     return np.array(changes)

@@ -5,11 +5,13 @@ Adapted by Sammani & Deligiannis (2024), appendix D. How they are trained is in 
 say (the labeler's depth, DropBlock's block and rate, the Gumbel noise at inference) is an argument here.
 """
 
+from collections import OrderedDict
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib.errors import UserError
+from lib.errors import UserError, one_of
 
 OVER = ("tokens", "concepts")
 CUTOFF = 0.45  # label-free CBM: a concept that its projection predicts worse than this is left out
@@ -35,8 +37,7 @@ class Bottleneck(nn.Module):
         hard: bool = False,
     ):
         super().__init__()
-        if over not in OVER:
-            raise UserError(f"Attention over '{over}' was asked for; choose one of {', '.join(OVER)}.")
+        one_of("over", over, OVER)
         if temperature <= 0:
             raise UserError(f"temperature = {temperature} was given; expected a positive number.")
         self.register_buffer("texts", texts.detach().float().clone(), persistent=False)
@@ -45,10 +46,7 @@ class Bottleneck(nn.Module):
         self.evidence, self.classifier = nn.Linear(inner, 1), nn.Linear(len(texts), classes)
 
     def attention(self, features: torch.Tensor) -> torch.Tensor:
-        """Where each descriptor looks: float [n, D, P].
-
-        Q K^T is multiplied out so that the patches are projected once a descriptor, never to q numbers each.
-        """
+        """Where each descriptor looks: float [n, D, P]. Q K^T is multiplied out, so that no patch becomes q numbers."""
         _require_features(features, self.keys.in_features, finite=not self.training)
         queries = self.queries(self.texts)
         scores = (queries @ self.keys.weight) @ features.mT + (queries @ self.keys.bias)[:, None]
@@ -63,10 +61,7 @@ class Bottleneck(nn.Module):
         return (features @ (self.evidence.weight @ self.keys.weight)[0]) + self.evidence.weight[0] @ self.keys.bias
 
     def concepts(self, features: torch.Tensor) -> torch.Tensor:
-        """How much of each descriptor there is: U in (0, 1), float [n, D].
-
-        w (A K) = A (K w): the descriptors differ in where they look, not in what they look for.
-        """
+        """How much of each descriptor there is: U in (0, 1), float [n, D]. w (A K) = A (K w)."""
         amounts = self.attention(features) @ self.evidence_map(features)[..., None]
         return torch.sigmoid(amounts[..., 0] + self.evidence.bias)
 
@@ -75,26 +70,15 @@ class Bottleneck(nn.Module):
         return self.classifier(self.concepts(features))
 
 
-class Perceptron(nn.Module):
+def perceptron(width: int, classes: int, inner: int = 512) -> nn.Sequential:
     """The "standard" classifier of appendix D: one hidden layer of `inner` units on one vector an image [n, C]."""
-
-    def __init__(self, width: int, classes: int, inner: int = 512):
-        super().__init__()
-        self.hidden, self.classifier = nn.Linear(width, inner), nn.Linear(inner, classes)
-
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        return self.classifier(F.relu(self.hidden(vectors)))
+    layers = {"hidden": nn.Linear(width, inner), "relu": nn.ReLU(), "classifier": nn.Linear(inner, classes)}
+    return nn.Sequential(OrderedDict(layers))
 
 
-class Labeler(nn.Module):
+def labeler(width: int, concepts: int) -> nn.Sequential:
     """Names what a masked mean of patch features shows: a linear layer [n, C] -> [n, D] (appendix D.2)."""
-
-    def __init__(self, width: int, concepts: int):
-        super().__init__()
-        self.names = nn.Linear(width, concepts)
-
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        return self.names(vectors)
+    return nn.Sequential(OrderedDict(names=nn.Linear(width, concepts)))
 
 
 def predict(model: nn.Module, inputs: torch.Tensor, batch_size: int = 256) -> torch.Tensor:
@@ -138,8 +122,7 @@ def prominent_channels(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Feature Maps' parts: the channels of highest norm over the patches, each where it is near its maximum.
 
-    features [n, P, C] -> regions bool [n, count, P] (scaled to 0..1 over the patches, at least `threshold`), channels
-    int64 [n, count], strongest first. A constant channel has no region. Appendix D.2.
+    features [n, P, C] -> regions bool [n, count, P], channels int64 [n, count], strongest first. Appendix D.2.
     """
     _require_features(features, features.shape[-1])
     if not 1 <= count <= features.shape[2]:
@@ -236,9 +219,9 @@ def label_free(
 ) -> dict[str, torch.Tensor]:
     """A label-free CBM: dict of project [C, D'], mean and std [D'], weight [D', classes], bias, kept bool [D].
 
-    vectors [n, C]: one an image, of the backbone; similarities [n, D]: CLIP's of each image and descriptor, which
-    stand in for concept labels. One image in ten is held out; descriptors whose projection has a `cubed_cosine` below
-    `cutoff` there are left out. Raises UserError when none is left.
+    vectors [n, C]: of the backbone; similarities [n, D]: CLIP's of image and descriptor, which stand in for labels. One
+    image in ten is held out; descriptors whose projection has a `cubed_cosine` below `cutoff` there are left out.
+    Raises UserError when none is left.
     """
     held = torch.arange(len(vectors)) % 10 == 9
     if held.sum() < 2:

@@ -5,7 +5,7 @@ it by a rule, successes and failures.
 """
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,8 @@ from PIL import Image
 from lib.data import ImageDataset
 from lib.errors import UserError, nearest
 from lib.models import Clip, heads
-from lib.mutual import information, prompts
-from lib.mutual.explain import find, language_scores, language_size, name_parts
+from lib.mutual import information, prompts, words
+from lib.mutual.explain import find, name_parts
 from lib.mutual.options import DEFAULTS, Options
 
 COLUMNS = ["image", "class", "predicted", "rival", "top1", "probability", "named"]  # of `sharing`
@@ -69,15 +69,12 @@ class View:
         return {marked: t in self.predicted.shared for t, marked in texts.items()} | more
 
 
-# --- which image
-
-
 @dataclass(frozen=True)
 class _Picture:
     """A source of one picture."""
 
     picture: Image.Image
-    fingerprint: str = field(default="")
+    fingerprint: str
 
     def image(self, k: int) -> Image.Image:
         return self.picture
@@ -90,16 +87,14 @@ def group_of(images: ImageDataset, image: int | str) -> tuple[ImageDataset, int]
     Raises UserError for a number that is not there and a file that cannot be read.
     """
     if isinstance(image, str):
-        picture = opened(image)
+        picture, one = opened(image), np.zeros(1, np.int64)
         content = hashlib.sha256(picture.tobytes() + repr(picture.size).encode()).hexdigest()
-        alone = replace(images, split=FILE, labels=np.zeros(1, np.int64), indices=np.zeros(1, np.int64))
-        return replace(alone, source=_Picture(picture, content)), 0
+        return replace(images, split=FILE, labels=one, indices=one, source=_Picture(picture, content)), 0
     if type(image) is not int:
         raise UserError(f"image is {image!r}; give a number of the dataset or the path of a picture.")
     if not 0 <= image < len(images):
-        raise UserError(
-            f"Image {image} was asked for, but {images.name} has {len(images)} here; give 0 to {len(images) - 1}."
-        )
+        held = f"Image {image} was asked for, but {images.name} has {len(images)} here"
+        raise UserError(f"{held}; give 0 to {len(images) - 1}.")
     members = np.flatnonzero(images.labels == images.labels[image])
     return images.subset(members), int(np.flatnonzero(members == image)[0])
 
@@ -124,9 +119,6 @@ def described(clip: Clip, group: ImageDataset) -> str:
     return f"{alone} {drawn}" if clip.miniature else alone
 
 
-# --- one image
-
-
 def view(clip: Clip, group: ImageDataset, i: int, options: Options = DEFAULTS, rival: str = "", seed: int = 0) -> View:
     """The explanation of image `i` of a group of images that are decomposed together (see `group_of`).
 
@@ -141,7 +133,9 @@ def view(clip: Clip, group: ImageDataset, i: int, options: Options = DEFAULTS, r
     drawn, _, numbers = prompts.red_circles(pixels, torch.from_numpy(label_map)[None])
     chances = probabilities(clip, group, clip.embed_pixels(pixels))[0]
     order = chances.argsort(descending=True).tolist()
-    second = class_of(group, rival) if rival else order[1]
+    if rival and rival not in group.classes:
+        raise UserError(f"'{rival}' is no class of {group.name}.{nearest(rival, group.classes)}")
+    second = group.classes.index(rival) if rival else order[1]
     sides = [_side(clip, group, named.vision_ids[i : i + 1], k, float(chances[k]), options) for k in (order[0], second)]
     return View(
         picture=pixels[0].permute(1, 2, 0).numpy(),
@@ -157,27 +151,20 @@ def view(clip: Clip, group: ImageDataset, i: int, options: Options = DEFAULTS, r
 
 
 def probabilities(clip: Clip, images: ImageDataset, embedded: torch.Tensor) -> torch.Tensor:
-    """Softmax over the classes of the scaled cosines: float32 [n, classes], on the CPU. Raises UserError for one class.
+    """Softmax over the classes of the scaled cosines of embeddings float32 [n, c]: float32 [n, classes], on the CPU.
 
-    embedded: float32 [n, c].
+    Raises UserError for images of a single class.
     """
-    weights = heads.classifier(clip, images.classes, images.templates)
-    if len(weights) < 2:
+    if len(images.classes) < 2:
         raise UserError(
             f"{images.name} has one class; an image is explained against a second one, so give two or more."
         )
-    return heads.logits(embedded, weights, clip.logit_scale).softmax(1).cpu()
-
-
-def class_of(images: ImageDataset, name: str) -> int:
-    """The number of a class. Raises UserError for an unknown one."""
-    if name not in images.classes:
-        raise UserError(f"'{name}' is no class of {images.name}.{nearest(name, images.classes)}")
-    return images.classes.index(name)
+    return heads.logits(embedded, words.classifier(clip, images), clip.logit_scale).softmax(1).cpu()
 
 
 def _side(clip: Clip, images: ImageDataset, ids: torch.Tensor, k: int, chance: float, options: Options) -> Side:
-    listed = information.language_concepts(language_scores(clip, images), [k], language_size(images, options.top_u))
+    size = words.language_size(images, options.top_u)
+    listed = information.language_concepts(words.language_scores(clip, images), [k], size)
     curve = information.curves(ids, listed, options.information, options.removal)
     auc = float(information.image_scores(curve, options.parts * options.per_part + 1)[1][0])
     shared = [images.bank[d] for d in listed[0] if d in ids[0].tolist()]
@@ -190,19 +177,17 @@ def _side(clip: Clip, images: ImageDataset, ids: torch.Tensor, k: int, chance: f
 def sharing(clip: Clip, images: ImageDataset, named: np.ndarray, language: np.ndarray) -> pd.DataFrame:
     """What every image shares with its predicted class, and with the second most likely one, the rival.
 
-    named int [n, N], language int [classes, M]: as in the tensors of `observe.table3`. A line an image: image, class,
-    predicted, rival, top1 (0 or 100), probability, named, matches, matches_rival, above_chance (matches less those with
-    an average other class), hold (how many of the named ones hold; nan where the truth is not known).
+    named int [n, N], language int [classes, M]: as in the tensors of `observe.table3`. A line an image, `COLUMNS`: top1
+    (0 or 100), named, matches, above_chance (matches less those with an average other class), hold (how many of the
+    named ones hold; nan where the truth is not known) and so on.
     """
     chances = probabilities(clip, images, clip.embed_images(images)).topk(2, dim=1)
     (first, second), rows, names = chances.indices.T.numpy(), np.arange(len(images)), np.array(images.classes)
     shared = information.matches_by_class(named, language, len(images.bank))
     own = shared[rows, first]
-    table = pd.DataFrame({"image": rows, "class": names[images.labels], "predicted": names[first]})
-    table = table.assign(
-        rival=names[second], top1=100.0 * (first == images.labels), probability=chances.values[:, 0].numpy()
-    )
-    table = table.assign(named=(named >= 0).sum(1), matches=own, matches_rival=shared[rows, second])
+    table = words.lines(images, predicted=names[first], rival=names[second], top1=100.0 * (first == images.labels))
+    table = table.assign(probability=chances.values[:, 0].numpy(), named=(named >= 0).sum(1), matches=own)
+    table["matches_rival"] = shared[rows, second]
     table["above_chance"] = own - (shared.sum(1) - own) / max(len(names) - 1, 1)
     if not hasattr(images.source, "true_descriptors"):
         return table.assign(hold=np.nan)

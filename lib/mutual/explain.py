@@ -11,11 +11,10 @@ import torch
 
 from lib.data import ImageDataset
 from lib.models import Clip, heads
-from lib.mutual import information, matching
-from lib.mutual.finding import Parts, embed_parts, find, find_all, find_chunks, predictions  # noqa: F401  one door
-from lib.mutual.options import DEFAULTS, PART_METHODS, Options  # noqa: F401
+from lib.mutual import information, matching, words
+from lib.mutual.finding import Parts, embed_parts, find, find_all, find_chunks  # noqa: F401  one door
+from lib.mutual.options import DEFAULTS, Options
 
-LARGE_BANK = 500  # descriptors: from there on the released notebook's 50 are a small part of the bank
 BATCH = 64  # images whose similarities with the whole bank are in memory together
 
 
@@ -30,7 +29,7 @@ class Named:
 
     part_ids: torch.Tensor
     vision_ids: torch.Tensor
-    few_candidates: np.ndarray
+    few_candidates: torch.Tensor
 
 
 @dataclass
@@ -56,11 +55,7 @@ class Explanations:
 
 
 def explain(
-    clip: Clip,
-    images: ImageDataset,
-    options: Options = DEFAULTS,
-    seed: int = 0,
-    methods: tuple[str, ...] = (),
+    clip: Clip, images: ImageDataset, options: Options = DEFAULTS, seed: int = 0, methods: tuple[str, ...] = ()
 ) -> Explanations:
     """Vision-side and language-side descriptors of every image. seed: of K-means. methods: those of the options.
 
@@ -69,7 +64,7 @@ def explain(
     """
     images.require_descriptors(every_class=False)
     methods, embedded = methods or options.methods, clip.embed_images(images)
-    logits = embedded @ heads.classifier(clip, images.classes, images.templates).T
+    logits = embedded @ words.classifier(clip, images).T
     order: list[np.ndarray] = []
     share: list[torch.Tensor] = []
     pieces: dict[str, list[Named]] = {m: [] for m in methods}
@@ -82,16 +77,15 @@ def explain(
     return Explanations(
         bank=images.bank,
         named={method: _joined(of, back) for method, of in pieces.items()},
-        language_scores=language_scores(clip, images),
+        language_scores=words.language_scores(clip, images),
         predicted=logits.argmax(1).cpu().numpy(),
         top5=heads.top_k_hits(logits, images.labels, min(5, len(images.classes))).cpu().numpy(),
         foreground=torch.cat(share).numpy()[back],
     )
 
 
-def _joined(pieces: list[Named], order: np.ndarray) -> Named:
-    part_ids, vision_ids = (torch.cat([getattr(p, k) for p in pieces])[order] for k in ("part_ids", "vision_ids"))
-    return Named(part_ids, vision_ids, np.concatenate([p.few_candidates for p in pieces])[order])
+def _joined(pieces: list[Named], order: np.ndarray | slice = slice(None)) -> Named:
+    return Named(**{name: torch.cat([vars(piece)[name] for piece in pieces])[order] for name in vars(pieces[0])})
 
 
 def name_parts(
@@ -107,9 +101,9 @@ def name_parts(
     images have no descriptors.
     """
     images.require_descriptors(every_class=False)
-    concepts = clip.embed_texts([images.descriptor_prompt.format(text) for text in images.bank])
+    concepts, pieces = words.concepts(clip, images), []
     fit = (clip.embed_images(images) if embedded is None else embedded) @ clip.embed_texts(images.bank).T
-    per_part, part_ids, vision_ids, few = min(options.per_part, len(images.bank)), [], [], []
+    per_part = min(options.per_part, len(images.bank))
     for start in range(0, len(fit), BATCH):
         chunk = slice(start, start + BATCH)
         present = found.present[chunk].to(clip.device)
@@ -117,23 +111,6 @@ def name_parts(
         candidate = matching.candidates(similarity, present, options.top, options.candidates)
         candidate = matching.relevant(fit[chunk], candidate, options.relevance)
         ids = matching.match(similarity, present, candidate, options.matching, per_part)
-        part_ids.append(ids.cpu())
-        vision_ids.append(matching.vision_concepts(ids, fit[chunk]).cpu())
-        few.append((candidate.sum(1) < present.sum(1)).cpu())
-    return Named(torch.cat(part_ids), torch.cat(vision_ids), torch.cat(few).numpy())
-
-
-def language_scores(clip: Clip, images: ImageDataset) -> torch.Tensor:
-    """Similarity of each class's text and each descriptor's, on the CPU: float32 [classes, bank]."""
-    by_class = heads.classifier(clip, images.classes, images.templates)
-    return (by_class @ clip.embed_texts([images.descriptor_prompt.format(text) for text in images.bank]).T).cpu()
-
-
-def language_size(images: ImageDataset, top_u: int = 0) -> int:
-    """How many descriptors the language side lists (M): `top_u`, or for 0 the default of this bank; never the whole.
-
-    50 in the released notebook, for a bank of thousands. A small bank would be half used up by 50: there it is the
-    number of descriptors that an average class has.
-    """
-    average = round(float(np.mean([len(texts) for texts in images.descriptors])))
-    return min(top_u or (50 if len(images.bank) >= LARGE_BANK else average), len(images.bank))
+        few = candidate.sum(1) < present.sum(1)
+        pieces.append(Named(ids.cpu(), matching.vision_concepts(ids, fit[chunk]).cpu(), few.cpu()))
+    return _joined(pieces)

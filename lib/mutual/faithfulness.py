@@ -8,8 +8,7 @@ the area under its L + 1 points is the result; followed by the accuracy instead,
 accuracy increase.
 
 The published magnitudes (3.385 over L = 5 steps is 2.5 x 0.27 a step) fit an area that is *not* divided by the number
-of steps, as in `area`. The kernel of the blur, what is blurred when insertion starts, and what happens to an image with
-fewer than L parts are not stated; they are arguments here.
+of steps, as in `area`. What the paper does not state are arguments here.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,20 +27,6 @@ WHOLE = "whole image"  # the control that blurs everything in its first step
 # which way is good: a higher value (+1) or a lower one (-1)
 MEASURES = {"deletion": -1, "insertion": 1, "acc_drop": -1, "acc_inc": 1}
 FOLLOWED = ("score", "probability", "correct", "unchanged", "covered")  # what a table of steps has of each step
-CHOICES = {
-    "rank": ("product", "part", "descriptor", "given"),
-    "score": ("cosine", "probability"),
-    "start": ("whole", "parts"),
-    "short": ("hold", "stop"),
-    "correct": ("label", "predicted"),
-    "random_regions": ("shifted", "scattered"),
-}
-
-
-def require(**chosen: str) -> None:
-    """Raise UserError for an option that is not among its `CHOICES`."""
-    for name, value in chosen.items():
-        one_of(name, value, CHOICES[name])
 
 
 # --- images between intact and blurred
@@ -49,18 +34,13 @@ def require(**chosen: str) -> None:
 
 def kernel_width(side: int, share: float = 1.2) -> int:
     """The odd width in pixels of a Gaussian kernel that spans `share` of an image's side."""
-    if not 0 < share < 1.9:
-        raise UserError(
-            f"blur = {share} was given; expected the kernel's width as a share of the image's side, between 0 and 1.9."
-        )
     return 2 * int(share * side / 2) + 1
 
 
 def blurred(pixels: torch.Tensor, kernel: int = 11) -> torch.Tensor:
     """Images uint8 [n, 3, S, S] under a Gaussian blur of `kernel` pixels (odd), on their device.
 
-    The standard deviation is OpenCV's for such a kernel, from 9 pixels on 0.3 ((kernel - 1) / 2 - 1) + 0.8; the
-    border is mirrored.
+    The standard deviation is OpenCV's for such a kernel; the border is mirrored.
     """
     if kernel < 1 or kernel % 2 == 0 or kernel > 2 * pixels.shape[-1] - 1:
         raise UserError(f"A blur of {kernel} pixels was asked for; give an odd number that fits the image.")
@@ -71,39 +51,36 @@ def blurred(pixels: torch.Tensor, kernel: int = 11) -> torch.Tensor:
     return smooth.round().clamp(0, 255).to(torch.uint8)
 
 
-def ranked(regions: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Regions bool [n, L, h, w] by descending `scores` [n, L], the empty ones last; and the order, int64 [n, L]."""
-    shown = regions.flatten(2).any(2)
-    order = scores.masked_fill(~shown, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    return regions.gather(1, order[:, :, None, None].expand_as(regions)), order
-
-
 def rank_scores(image: torch.Tensor, parts: torch.Tensor, texts: torch.Tensor, rank: str = "product") -> torch.Tensor:
-    """How important each region is: float [n, L].
+    """How important each region is, by `rank`: float [n, L].
 
     image [n, c], parts [n, L, c] (embedding of each region's prompts), texts [n, L, c] (of its descriptor).
     "product": cos(image, part) x cos(image, descriptor) (appendix E); "part" or "descriptor": one of the two;
     "given": as they come.
     """
-    require(rank=rank)
     by_part = F.cosine_similarity(image[:, None], parts, dim=2)
     by_text = F.cosine_similarity(image[:, None], texts, dim=2)
     given = -torch.arange(parts.shape[1], device=parts.device).expand(parts.shape[:2]).float()
-    return {"product": by_part * by_text, "part": by_part, "descriptor": by_text, "given": given}[rank]
+    kinds = {"product": by_part * by_text, "part": by_part, "descriptor": by_text, "given": given}
+    one_of("rank", rank, kinds)
+    return kinds[rank]
 
 
-def cumulative(regions: torch.Tensor) -> torch.Tensor:
-    """What the first 0, 1, ... L regions cover together: bool [n, L + 1, h, w]."""
-    return torch.cat([torch.zeros_like(regions[:, :1]), regions.cumsum(1) > 0], dim=1)
+def ranked(regions: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Regions bool [n, L, h, w] by descending `scores` [n, L], the empty ones last."""
+    shown = regions.flatten(2).any(2)
+    order = scores.masked_fill(~shown, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    return regions.gather(1, order[:, :, None, None].expand_as(regions))
 
 
-def blur_masks(covered: torch.Tensor, start: str = "whole") -> tuple[torch.Tensor, torch.Tensor]:
+def blur_masks(regions: torch.Tensor, start: str = "whole") -> tuple[torch.Tensor, torch.Tensor]:
     """Where the image is blurred at each step of deletion, and of insertion: bool [n, L + 1, h, w] twice.
 
-    covered: from `cumulative`. Insertion starts from the image blurred as a "whole", or only in the explanation's
-    "parts".
+    Deletion blurs what the first 0, 1, ... L regions cover together. Insertion starts from the image blurred as a
+    "whole", or only in the explanation's "parts".
     """
-    require(start=start)
+    one_of("start", start, ("whole", "parts"))
+    covered = torch.cat([torch.zeros_like(regions[:, :1]), regions.cumsum(1) > 0], dim=1)
     return covered, ~covered if start == "whole" else covered[:, -1:] & ~covered
 
 
@@ -123,15 +100,13 @@ def follow(
 
     pixels uint8 [n, 3, S, S]; masks: list of bool [n, steps, h, w], where to blur; classify: function from uint8 [m, 3,
     S, S] to cosines [m, classes]; targets int [n]: the class that was predicted for the intact image. score: 2.5 x its
-    cosine; probability: its softmax, of cosines times `scale`; winner: the class predicted at that step, int64. An
-    image whose steps differ in nothing (an empty region, the start and the end of several explanations) is embedded
-    only once. Raises UserError for shapes that do not fit.
+    cosine; probability: its softmax, of cosines times `scale`; winner: the class predicted at that step, int64. Steps
+    of an image that differ in nothing are embedded only once. Raises UserError for shapes that do not fit.
     """
     for mask in masks:
         if mask.ndim != 4 or len(mask) != len(pixels):
-            raise UserError(
-                f"Masks {list(mask.shape)} do not fit {len(pixels)} images; expected [images, steps, h, w]."
-            )
+            given = f"Masks {list(mask.shape)} do not fit {len(pixels)} images"
+            raise UserError(f"{given}; expected [images, steps, h, w].")
     side = tuple(pixels.shape[2:])
     grown = torch.cat([F.interpolate(mask.to(pixels.device, torch.uint8), side) for mask in masks], 1).bool()
     image, mask, where = distinct(grown)
@@ -168,7 +143,7 @@ def area(curves: np.ndarray, shown: np.ndarray | None = None, short: str = "hold
     shown int [...]: how many regions each image has. `short` "hold": an image with fewer than L stays where it is, so
     that all have L intervals; "stop": its curve ends there, and so it has less area whatever its values.
     """
-    require(short=short)
+    one_of("short", short, ("hold", "stop"))
     curves = np.asarray(curves, float)
     pieces = (curves[..., 1:] + curves[..., :-1]) / 2
     if short == "hold":
@@ -186,7 +161,6 @@ def measures(steps: pd.DataFrame, score: str = "cosine", short: str = "hold", co
     "label", or against what the model "predicted" of the intact image, which needs no labels. short: see `area`.
     area: the share of the image (%) that all regions cover. Paper, Table 1 and appendix E.
     """
-    require(score=score, short=short, correct=correct)
     points = int(steps["step"].max()) + 1
     lines = steps.iloc[:: 2 * points].drop(columns=["direction", "step", *FOLLOWED]).reset_index(drop=True)
     followed = {
@@ -204,11 +178,9 @@ def against_random(measured: pd.DataFrame) -> pd.DataFrame:
 
     gain: the difference, positive where the explanation is better than chance.
     """
-    keys = [*(c for c in ("model", "title") if c in measured), "measure", "explanation", "image"]
-    long = measured[measured["explanation"] != WHOLE].melt(
-        [*(k for k in keys if k != "measure"), "regions"], list(MEASURES), "measure"
-    )
-    both = long.pivot_table("value", keys, "regions", sort=False).reset_index()
+    keys = [*(c for c in ("model", "title") if c in measured), "explanation", "image"]
+    long = measured[measured["explanation"] != WHOLE].melt([*keys, "regions"], list(MEASURES), "measure")
+    both = long.pivot_table("value", [*keys[:-2], "measure", *keys[-2:]], "regions", sort=False).reset_index()
     return both.assign(gain=both["measure"].map(MEASURES) * (both["explained"] - both["random"]))
 
 
@@ -219,15 +191,15 @@ def above_blurred(steps: pd.DataFrame) -> pd.DataFrame:
     image; span: the same of the intact image; value: "score" or "correct". A region that carries everything has a
     ratio of 0 in deletion and of 1 in insertion.
     """
-    model = [c for c in ("model", "title") if c in steps]
-    image, curve = [*model, "image"], [*model, "image", "explanation", "regions", "direction"]
+    image = [*(c for c in ("model", "title") if c in steps), "image"]
     whole = (steps["explanation"] == WHOLE) & (steps["regions"] == "explained") & (steps["direction"] == "deletion")
-    after = steps[(steps["step"] > 0) & (steps["explanation"] != WHOLE)].groupby(curve, sort=False)
+    after = steps[(steps["step"] > 0) & (steps["explanation"] != WHOLE)]
+    curves = after.groupby([*image, "explanation", "regions", "direction"], sort=False)
     lines = []
     for value in ("score", "correct"):
         intact, blurred = (steps[whole & (steps["step"] == k)].set_index(image)[value] for k in (0, 1))
-        above = after[value].mean().rename("above").reset_index().join(blurred.rename("below"), on=image)
-        above = above.join((intact - blurred).rename("span"), on=image)
+        ends = pd.DataFrame({"below": blurred, "span": intact - blurred})
+        above = curves[value].mean().rename("above").reset_index().join(ends, on=image)
         lines.append(above.assign(value=value, above=above["above"] - above["below"]).drop(columns="below"))
     return pd.concat(lines, ignore_index=True)
 
@@ -238,13 +210,28 @@ def agreement(measured: pd.DataFrame, published: pd.DataFrame) -> tuple[pd.DataF
     The first holds Spearman's correlation of their means with the published values (indexed by explanation), the
     second the explanation that comes out best. measured: from `observe_regions.definitions`.
     """
-    measures, by = list(MEASURES), ["definition", "explanation"]
-    means, theirs = measured.groupby(by, sort=False)[measures].mean(), published[measures].rank()
-    ranks = means.groupby("definition", sort=False).rank().groupby("definition", sort=False)
+    measures = list(MEASURES)
+    means = measured.groupby(["definition", "explanation"], sort=False)[measures].mean()
+    ranks, theirs = means.groupby("definition", sort=False).rank(), published[measures].rank()
     with np.errstate(invalid="ignore", divide="ignore"):  # a measure may be the same for all
-        alike = pd.DataFrame(ranks.apply(lambda of: of.loc[of.name].corrwith(theirs)))
+        alike = ranks.groupby("definition", sort=False).apply(lambda of: of.loc[of.name].corrwith(theirs))
     best = (means * pd.Series(MEASURES)).groupby("definition", sort=False).idxmax().map(lambda pair: pair[1])
-    return alike[measures], best[measures]
+    return pd.DataFrame(alike)[measures], best[measures]
+
+
+def rivals(measured: pd.DataFrame, ours: Sequence[str], trained: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """For each of `MEASURES` two explanations, the one expected to be higher and the one below it.
+
+    The published order has both of the paper's methods better than all trained ones, so the *worse* of `ours` stands
+    beside the *best* of `trained`. In insertion it is the other way round: the best trained one beside the better of
+    the paper's. measured: from `measures`, one model's, random regions left out. Paper, Table 1.
+    """
+    mean, pairs = measured.groupby("explanation")[list(MEASURES)].mean(), {}
+    for measure, good in MEASURES.items():
+        mine, theirs = (good * mean.loc[list(names), measure] for names in (ours, trained))
+        one, other = str(mine.idxmax() if measure == "insertion" else mine.idxmin()), str(theirs.idxmax())
+        pairs[measure] = (one, other) if measure == "acc_inc" else (other, one)
+    return pairs
 
 
 # --- controls
@@ -271,9 +258,4 @@ def scattered(regions: torch.Tensor, images: Sequence[int] | np.ndarray, seed: i
     return regions.flatten(2).gather(2, where).view_as(regions)
 
 
-def control(
-    regions: torch.Tensor, images: Sequence[int] | np.ndarray, random_regions: str = "shifted", seed: int = 0
-) -> torch.Tensor:
-    """Area-matched random regions: `shifted` or `scattered`."""
-    require(random_regions=random_regions)
-    return {"shifted": shifted, "scattered": scattered}[random_regions](regions, images, seed)
+CONTROLS = {"shifted": shifted, "scattered": scattered}  # area-matched random regions

@@ -52,18 +52,7 @@ def masks(
 ) -> tuple[Tensor, Tensor]:
     """Patch features [B, P, C] and foreground bool [B, h, w] of the images of one group; where: of `setting_of`."""
     features, grid = clip.patch_features(pixels, where["feature"], where["layer"])
-    return features, mask_of(features, grid, where, spectral, components)
-
-
-def mask_of(
-    features: Tensor,
-    grid: tuple[int, int],
-    where: dict[str, Any],
-    spectral: str = "class",
-    components: str = "released",
-) -> Tensor:
-    """Foreground bool [B, h, w] from patch features [B, P, C], by the method and component of `where`."""
-    return parts.foreground(features, grid, where["component"], spectral, where["method"], components)
+    return features, parts.foreground(features, grid, where["component"], spectral, where["method"], components)
 
 
 # --- against the truth

@@ -37,10 +37,9 @@ def ratio(count: np.ndarray, of: np.ndarray) -> np.ndarray:
 
 
 def patch_counts(truth: np.ndarray, grid: tuple[int, int], kinds: int) -> np.ndarray:
-    """How many pixels of each true part a patch holds: int32 [n, h*w, kinds].
+    """How many pixels of each true part a patch of the grid (h, w) holds: int32 [n, h*w, kinds].
 
-    truth int [n, H, W], numbers of true parts; grid (h, w). A pixel belongs to the patch that nearest-neighbour
-    scaling of the grid would give it.
+    truth int [n, H, W], numbers of true parts. A pixel's patch is that of nearest-neighbour scaling.
     """
     n, height, width = truth.shape
     rows, columns = np.arange(height) * grid[0] // height, np.arange(width) * grid[1] // width
@@ -50,7 +49,7 @@ def patch_counts(truth: np.ndarray, grid: tuple[int, int], kinds: int) -> np.nda
 
 
 def confusion(found: np.ndarray, counts: np.ndarray, parts: int) -> np.ndarray:
-    """Pixels of each image by found part and true part: float32 [n, parts + 1, kinds]; the last row is "no part".
+    """Pixels by found part and true part: float32 [n, parts + 1, kinds]; the last row is "no part".
 
     found int [n, h, w], -1 outside; counts from `patch_counts`; parts: how many there can be.
     """
@@ -62,8 +61,7 @@ def confusion(found: np.ndarray, counts: np.ndarray, parts: int) -> np.ndarray:
 def purity(table: np.ndarray) -> np.ndarray:
     """Share of the animal's pixels in found parts that show the commonest true part of theirs: float [n].
 
-    table: from `confusion`. The background is left out, since the foreground is judged elsewhere; nan where no
-    found part touches the animal.
+    table: from `confusion`. nan where no found part touches the animal.
     """
     animal = table[:, :-1, 1:]
     return ratio(animal.max(2).sum(1), animal.sum((1, 2)))
@@ -128,11 +126,11 @@ def recall(named: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def descriptor_scores(ids: np.ndarray, true: np.ndarray, labels: np.ndarray) -> Scores:
-    """precision, recall and f1 (their harmonic mean) of each image's descriptors, how many are `named`, and `base`.
+    """precision, recall and f1 of each image's descriptors, how many are `named`, and `base`.
 
     ids int [n, N]; true bool [n, D]; labels int [n]. "another class": the mean of the same descriptors against every
-    image of another class, nan when there are none. base: the share of the bank that holds, the precision of naming at
-    random.
+    image of another class, nan when there are none. base: the precision of naming at random, the bank's share that
+    holds.
     """
     named, others = members(ids, true.shape[1]), np.not_equal.outer(labels, labels)
     hits, count, known = named.astype(float) @ true.T.astype(float), named.sum(1)[:, None], true.sum(1)
@@ -150,8 +148,7 @@ def in_place(table: np.ndarray, part_of: np.ndarray) -> np.ndarray:
     """Whether a descriptor's true part is where the found part is: bool [n, parts, D].
 
     table: from `confusion`; part_of int [D]. It is when the found part covers at least half of the true part, or the
-    true part at least half of the found one: a region of the head that holds both eyes counts for the eyes, and one
-    that lies on the body counts for the body.
+    true part at least half of the found one.
     """
     shared = table[:, :-1].astype(float)
     of_found = shared / np.maximum(shared.sum(2, keepdims=True), 1)

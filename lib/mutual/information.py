@@ -6,17 +6,16 @@ the M descriptors nearest to a class name; K of them are in both. The paper writ
     I = H(vision) + H(language) - H(vision, language),   H(vision) = ln N,   H(language) = ln M,
 
 and takes the joint entropy from the table T_ij = [descriptor i = descriptor j], scaled to sum 1: K equal entries, so
-H(vision, language) = ln K. The paper's last line (equation 9) has a plus before that term, and so has the released
-code. Three readings follow, each 0 when K = 0:
+H(vision, language) = ln K. Its last line (equation 9) and the released code have a plus there. Three readings follow,
+each 0 when K = 0, all in nats:
 
 "released" is ln N + ln M + ln K: what was run and published. It grows with the overlap, but a single match is already
 worth ln(N·M), 6.6 nats for N = 15 and M = 50.
 "definition" is ln N + ln M - ln K: the formula with its own minus sign. It *falls* as the overlap grows, because ln N
 and ln M are not the entropies of the table's margins.
-"consistent" is ln K: the mutual information of that table, with margins and joint entropy taken from the same table. A
-single match says nothing, since each side then holds one matched descriptor.
+"consistent" is ln K: the mutual information of that table, with margins and joint entropy taken from the same table.
 
-All in nats. Ids are integers; lists [images, descriptors] are padded with -1 at their end.
+Ids are integers; lists [images, descriptors] are padded with -1 at their end.
 """
 
 from typing import Any
@@ -45,14 +44,12 @@ def shared_information(n: Any, m: Any, k: Any, information: str = "released") ->
 def language_concepts(scores: Any, classes: Any, top_u: int) -> np.ndarray:
     """The descriptors nearest to each image's class name, nearest first: int64 [B, top_u].
 
-    scores [classes, D] (class text and descriptor text), classes int [B] (the predicted class of each image). Paper
-    section 3.2, where their number is called u.
+    scores [classes, D] (class text and descriptor text), classes int [B]. Paper section 3.2, where top_u is called u.
     """
     scores = _array(scores)
-    if not 1 <= top_u <= scores.shape[1]:
-        raise UserError(
-            f"top_u = {top_u} was given for a bank of {scores.shape[1]} descriptors; expected 1 to the bank's size."
-        )
+    bank = scores.shape[1]
+    if not 1 <= top_u <= bank:
+        raise UserError(f"top_u = {top_u} was given for a bank of {bank} descriptors; expected 1 to the bank's size.")
     if not np.isfinite(scores).all():
         raise UserError("The class-descriptor scores contain NaN or infinite values; check the weights.")
     return np.argsort(-scores, axis=1, kind="stable")[:, :top_u][_array(classes)]
@@ -62,9 +59,8 @@ def matches(vision_ids: Any, language_ids: Any) -> np.ndarray:
     """Which vision-side descriptors the language side has too: [B, N], [B, M] -> bool [B, N]."""
     vision, language = _lists(vision_ids, "vision"), _lists(language_ids, "language")
     if len(vision) != len(language):
-        raise UserError(
-            f"{len(vision)} vision lists and {len(language)} language lists were given; expected one of each an image."
-        )
+        given = f"{len(vision)} vision lists and {len(language)} language lists were given"
+        raise UserError(f"{given}; expected one of each an image.")
     found = np.zeros(vision.shape, bool)
     for nth in language.T:  # a loop over M, so that memory stays that of the lists
         found |= vision == nth[:, None]
@@ -79,17 +75,12 @@ def last_of(hits: np.ndarray) -> np.ndarray:
     return (hits * np.arange(1, hits.shape[1] + 1)).max(axis=1, initial=0)
 
 
-def last_hit(vision_ids: Any, language_ids: Any) -> np.ndarray:
-    """`last_of` the matches of two lists: int [B]."""
-    return last_of(matches(vision_ids, language_ids))
-
-
 def curves(vision_ids: Any, language_ids: Any, information: str = "released", removal: str = "dummy") -> np.ndarray:
     """Information of each image as its descriptors are taken away, most relevant first.
 
-    [B, N], [B, M] -> float64 [B, N + 1]: entry i after i removals, the first with the full list, nan beyond the end of
-    an image's list. "dummy" (released code) overwrites a removed descriptor, so that the list keeps its length; "drop"
-    (the paper's words) shortens it. Paper section 3.3.
+    [B, N], [B, M] -> float64 [B, N + 1]: entry i after i removals, nan beyond the end of an image's list. "dummy"
+    (released code) overwrites a removed descriptor, so that the list keeps its length; "drop" (the paper's words)
+    shortens it. Paper section 3.3.
     """
     n, m = ((_array(ids) >= 0).sum(axis=1) for ids in (vision_ids, language_ids))
     return curves_of(matches(vision_ids, language_ids), n, m, information, removal)
@@ -130,10 +121,7 @@ def image_scores(image_curves: np.ndarray, length: int | None = None) -> tuple[n
 
 
 def matches_by_class(vision_ids: Any, language_ids: Any, bank: int) -> np.ndarray:
-    """How many of each image's descriptors each class's list has too.
-
-    [B, N], [classes, M], size of the bank -> int64 [B, classes].
-    """
+    """How many of each image's descriptors each class's list has: [B, N], [classes, M] -> int64 [B, classes]."""
     vision, language = _lists(vision_ids, "vision"), _lists(language_ids, "language")
     listed = np.zeros((len(language), bank + 1), np.int64)
     np.put_along_axis(listed, language, 1, axis=1)
@@ -167,9 +155,8 @@ def _array(values: Any) -> np.ndarray:
 def _lists(ids: Any, side: str) -> np.ndarray:
     ids = _array(ids)
     if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
-        raise UserError(
-            f"The {side} lists have shape {ids.shape} and type {ids.dtype}; expected integers [images, descriptors]."
-        )
+        given = f"The {side} lists have shape {ids.shape} and type {ids.dtype}"
+        raise UserError(f"{given}; expected integers [images, descriptors].")
     if ((ids[:, 1:] >= 0) & (ids[:, :-1] < 0)).any():
         raise UserError(f"A {side} list has an id after its -1 padding; expected the padding at the end.")
     in_order = np.sort(ids, axis=1)

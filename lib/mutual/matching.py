@@ -57,10 +57,9 @@ def sinkhorn(
 
     similarity [B, L, K], present bool [B, L], candidate bool [B, K] -> float64 [B, L, K], zero outside. A round scales
     the rows of exp(2.5 similarity / temperature) to sum 1, then the columns, as the released code does; here in the
-    factors u, v of plan = u · kernel · v. A round shrinks the distance to the limit at least by tanh(d/4)², d being the
-    largest log cross-ratio of the kernel (Birkhoff, Hilbert's metric). For CLIP's similarities, which differ by
-    hundredths, that is far below 0.1: the plan stands still after some ten rounds, and the loop ends there. Paper
-    equation 2.
+    factors u, v of plan = u · kernel · v. A round shrinks the distance to the limit by tanh(d/4)² or more, d being the
+    kernel's largest log cross-ratio (Birkhoff): CLIP's plans stand still after some ten rounds, and the loop ends
+    there. Paper equation 2.
     """
     if temperature <= 0 or rounds < 1:
         given = f"temperature = {temperature} and rounds = {rounds} were given"
@@ -94,10 +93,9 @@ def match(
 
     similarity [B, L, D] (part and descriptor), present bool [B, L], candidate bool [B, D] (from `candidates` and
     `relevant`) -> int64 [B, L, per_part], best first, -1 where there is none. matching: "transport" (published),
-    "centred" (ranks candidates by the similarity minus its mean over the parts, which is what the transport amounts to
-    at temperature 1), "nearest" (the most similar of the candidates), "top" (the most similar of the whole bank). With
-    one part the transport gives all candidates the same mass: they are ranked by similarity. An image whose parts share
-    no candidate has no concept. Raises UserError for NaN, an unknown matching, shapes that do not fit.
+    "centred" (ranks candidates by the similarity minus its mean over the parts, to which the transport amounts at
+    temperature 1), "nearest" (the most similar of the candidates), "top" (the most similar of the whole bank). With
+    one part the transport would rank nothing: similarity does. Raises UserError for NaN and shapes that do not fit.
     """
     one_of("matching", matching, METHODS)
     _require(similarity, present, candidate, per_part)
@@ -136,17 +134,15 @@ def vision_concepts(part_ids: Tensor, fit: Tensor) -> Tensor:
 def entropy(part_ids: Tensor | np.ndarray, unit: str = "nats") -> np.ndarray:
     """Entropy of the descriptors over an image's parts: float [n], 0 where there is none.
 
-    part_ids int [n, L, k], -1 pads. With n_d of the image's filled places held by descriptor d and n in all, it is
-    -sum (n_d / n) log(n_d / n). unit: "nats" or "bits". The paper gives no formula (appendix A.2); the published
-    values fit this one in nats: ln 15 = 2.71 is the most that 15 places allow.
+    part_ids int [n, L, k], -1 pads. -sum (n_d / n) log(n_d / n), n_d of the n filled places being held by descriptor d.
+    unit: "nats" or "bits". The paper gives no formula (appendix A.2); the published values fit this one in nats.
     """
     one_of("unit", unit, ("nats", "bits"))
-    values = []
-    for ids in np.asarray(part_ids).reshape(len(part_ids), -1):
-        _, counts = np.unique(ids[ids >= 0], return_counts=True)
-        shares = counts / max(counts.sum(), 1)
-        values.append(-(shares * np.log(shares)).sum() if len(shares) else 0.0)
-    return np.array(values) / (np.log(2) if unit == "bits" else 1)
+    ids = np.asarray(part_ids).reshape(len(part_ids), -1)
+    filled, held = ids >= 0, (ids[:, :, None] == ids[:, None]).sum(2)  # n_d, at each of the places that d holds
+    n = np.maximum(filled.sum(1), 1)
+    nats = -(filled * np.log(held / n[:, None])).sum(1) / n
+    return nats / (np.log(2) if unit == "bits" else 1)
 
 
 def agreement(a: Tensor | np.ndarray, b: Tensor | np.ndarray) -> np.ndarray:
@@ -162,10 +158,8 @@ def agreement(a: Tensor | np.ndarray, b: Tensor | np.ndarray) -> np.ndarray:
 
 def _require(similarity: Tensor, present: Tensor, candidate: Tensor, per_part: int) -> None:
     if similarity.ndim != 3 or candidate.shape != similarity.shape[::2] or present.shape != similarity.shape[:2]:
-        raise UserError(
-            f"Similarity {tuple(similarity.shape)}, present {tuple(present.shape)} and candidate "
-            f"{tuple(candidate.shape)} do not fit; expected [B, L, D], [B, L] and [B, D]."
-        )
+        given = ", ".join(str(tuple(x.shape)) for x in (similarity, present, candidate))
+        raise UserError(f"Similarity, present and candidate {given} do not fit; expected [B, L, D], [B, L], [B, D].")
     if not 1 <= per_part <= (bank := similarity.shape[2]):
         raise UserError(f"per_part = {per_part} was given for a bank of {bank} descriptors; expected 1 to {bank}.")
     if not torch.isfinite(similarity).all():

@@ -5,7 +5,7 @@ import pandas as pd
 
 from lib.data import ImageDataset
 from lib.given import Given
-from lib.mutual import explain, foreground, information
+from lib.mutual import explain, foreground, information, words
 from lib.mutual.explain import Explanations
 from lib.mutual.options import Options
 from lib.seeds import rng
@@ -27,17 +27,15 @@ def table3(given: Given, options: Options) -> Seen:
     """
     clip, images = given.model, given.images
     found = explain.explain(clip, images, options, given.seed)
-    size = explain.language_size(images, options.top_u)
+    size = words.language_size(images, options.top_u)
     every = np.arange(len(images.classes))
     tensors = {"language": found.language_ids(size, every).astype(np.int32), "predicted": found.predicted}
     tables, about = [], _about(images, found)
     for method, named in found.named.items():
         ids = named.vision_ids.numpy()
-        about["few_candidates"] = 100.0 * named.few_candidates
-        for against, pairs in _pairs(found, ids, images.labels, size, given.seed).items():
-            draws = [_measured(listed, language, options) for listed, language in pairs]
-            means = {k: np.mean([draw[k] for draw in draws], axis=0) for k in draws[0]}
-            tables.append(about.assign(parts=method, against=against, **means))
+        about["few_candidates"] = 100.0 * named.few_candidates.numpy()
+        for against, (listed, language) in _pairs(found, ids, images.labels, size, given.seed).items():
+            tables.append(about.assign(parts=method, against=against, **_measured(listed, language, options)))
         curves = information.curves(ids, found.language_ids(size), options.information, options.removal)
         tensors[f"curves_{method}"] = information.padded(curves, ids.shape[1] + 1).astype(np.float32)
         tensors[f"named_{method}"] = ids.astype(np.int32)
@@ -47,36 +45,37 @@ def table3(given: Given, options: Options) -> Seen:
 
 def _about(images: ImageDataset, found: Explanations) -> pd.DataFrame:
     """What does not depend on the parts: a line an image."""
-    names = np.array(images.classes, dtype=object)
-    return pd.DataFrame(
-        {
-            "image": np.arange(len(images)),
-            "class": names[images.labels],
-            "predicted": names[found.predicted],
-            "top1": 100.0 * (found.predicted == images.labels),
-            "top5": 100.0 * found.top5,
-            "foreground": 100.0 * found.foreground,
-        }
+    return words.lines(
+        images,
+        predicted=np.array(images.classes)[found.predicted],
+        top1=100.0 * (found.predicted == images.labels),
+        top5=100.0 * found.top5,
+        foreground=100.0 * found.foreground,
     )
 
 
-def _pairs(found: Explanations, ids: np.ndarray, labels: np.ndarray, size: int, seed: int) -> dict[str, list[tuple]]:
-    """Vision lists and the language lists that they are held against: one pair, and `DRAWS` of each null model."""
+def _pairs(found: Explanations, ids: np.ndarray, labels: np.ndarray, size: int, seed: int) -> dict[str, tuple]:
+    """Vision lists and the language lists that they are held against: [draws, n, N] and [draws, n, M]."""
     stream, language = rng(seed, "nulls"), found.language_ids(size)
     wrong = information.wrong_classes(found.predicted, len(found.language_scores), DRAWS, stream)
+    random = np.stack([information.random_lists(ids, len(found.bank), stream) for _ in wrong])
+    same, again = np.broadcast_to(ids, random.shape), np.broadcast_to(language, (DRAWS, *language.shape))
     return {
-        "predicted class": [(ids, language)],
-        "true class": [(ids, found.language_ids(size, labels))],
-        "wrong class": [(ids, found.language_ids(size, classes)) for classes in wrong],
-        "random descriptors": [(information.random_lists(ids, len(found.bank), stream), language) for _ in wrong],
+        "predicted class": (ids[None], language[None]),
+        "true class": (ids[None], found.language_ids(size, labels)[None]),
+        "wrong class": (same, found.language_ids(size, wrong)),
+        "random descriptors": (random, again),
     }
 
 
 def _measured(ids: np.ndarray, language: np.ndarray, options: Options) -> dict[str, np.ndarray]:
-    """What is counted of each image: dict of float [n]."""
+    """What is counted of each image, averaged over the draws: dict of float [n]."""
+    draws, places = ids.shape[0], ids.shape[2]
+    ids, language = ids.reshape(-1, places), language.reshape(-1, language.shape[2])
     hits = information.matches(ids, language)
     n, m, k = (ids >= 0).sum(1), (language >= 0).sum(1), hits.sum(1)
     curves = information.curves_of(hits, n, m, options.information, options.removal)
-    mi, auc = information.image_scores(curves, ids.shape[1] + 1)
+    mi, auc = information.image_scores(curves, places + 1)
     last = information.last_of(hits)
-    return {"descriptors": n, "matches": k, "hit": 100.0 * (k > 0), "last_hit": last, "mi": mi, "auc": auc}
+    counted = {"descriptors": n, "matches": k, "hit": 100.0 * (k > 0), "last_hit": last, "mi": mi, "auc": auc}
+    return {name: values.reshape(draws, -1).mean(0) for name, values in counted.items()}

@@ -14,13 +14,13 @@ from lib.data import ImageDataset, by_chunks
 from lib.errors import UserError
 from lib.given import Given
 from lib.models import Clip, heads
-from lib.mutual import appendix, boost, explain, foreground, ground_truth, matching, parts
+from lib.mutual import appendix, boost, explain, foreground, ground_truth, matching, parts, words
 from lib.mutual.observe_boost import scores
-from lib.mutual.options import BankOptions, MaskOptions, Options
+from lib.mutual.options import BankOptions, BoostOptions, MaskOptions, Options
 from lib.paths import datasets_folder
 from lib.store import Seen
 
-DECOMPOSITIONS = {"GDC": ("svd", 1), "PCA": ("pca", 0)}  # the paper's names
+DECOMPOSITIONS = {"GDC": ("svd", 1), "PCA": ("pca", 0)}  # the paper's names: method and component
 CENTRE = 0.5**0.5  # side of the centred box that covers half of the picture
 FINE = (512, 512)  # cells of the masks that look at nothing
 BANKS = ("as it is", "half forgotten", "a quarter wrong", "of another class")
@@ -47,55 +47,46 @@ def localisation(given: Given, options: Options) -> Seen:
         found: dict[str, Tensor] = {}
         for members in foreground.groups(some.labels):
             true = [] if notes else appendix.true_boxes(some, members, folder)
+            animals = foreground.animals(some, members) if some.name == "bestiary" else None
             for name, mask in _found(clip, some, members, options).items():
                 rows = found.setdefault(name, torch.zeros(len(some), 3))
-                rows[torch.from_numpy(members)] = _fit(some, members, mask, true)
+                rows[torch.from_numpy(members)] = _fit(mask.cpu(), true, animals)
         return found
 
-    where, switches = _where(clip, options), {k: getattr(options, k) for k in ("spectral", "components")}
-    key = {"kind": "localisation", "model": clip.decides, "where": where, "boxes": not notes, **switches}
+    where = foreground.setting_of(clip, options.foreground)
+    key = {"kind": "localisation", "model": clip.decides, "where": where, "boxes": not notes}
+    key |= {"spectral": options.spectral, "components": options.components}
     tables = []
     for name, rows in by_chunks(key, images, compute, f"foregrounds of {clip.name}").items():
-        values = dict(zip(("hit", "share", "iou"), 100.0 * rows.numpy().T, strict=True))
-        tables.append(_about(images).assign(features=name, **values))
+        hit, share, iou = 100.0 * rows.numpy().T
+        tables.append(words.lines(images, features=name, hit=hit, share=share, iou=iou))
     read = f"{where['feature']}, layer {where['layer']}, {where['method']} {where['component'] + 1}"
     return Seen(pd.concat(tables, ignore_index=True).assign(where=read), notes=notes)
 
 
 def _found(clip: Clip, images: ImageDataset, members: np.ndarray, options: Options) -> dict[str, Tensor]:
     """What each way of looking takes for the foreground of the images of one group: bool [B, h, w] by name."""
-    pixels, switches = clip.pixels(images.image(i) for i in members), (options.spectral, options.components)
-    masks = {"as in Table 3": foreground.masks(clip, pixels, _where(clip, options), *switches)[1]}
+    pixels, where = clip.pixels(images.image(i) for i in members), foreground.setting_of(clip, options.foreground)
+    masks = {"as in Table 3": foreground.masks(clip, pixels, where, options.spectral, options.components)[1]}
     for facet, (features, grid) in facets_of(clip, pixels).items():
         for name, (method, component) in DECOMPOSITIONS.items():
-            where = {"method": method, "component": component}
-            masks[f"{facet} ({name})"] = foreground.mask_of(features, grid, where, *switches)
+            how = (component, options.spectral, method, options.components)
+            masks[f"{facet} ({name})"] = parts.foreground(features, grid, *how)
     whole, low = torch.ones(len(members), *FINE, dtype=torch.bool), round(FINE[0] * (1 - CENTRE) / 2)
     centre = F.pad(whole[:, low:-low, low:-low], [low] * 4)
     return masks | {"whole picture": whole, "central half": centre}
 
 
-def _fit(images: ImageDataset, members: np.ndarray, mask: Tensor, true: list[list[appendix.Box]]) -> Tensor:
+def _fit(mask: Tensor, true: list[list[appendix.Box]], animals: Tensor | None) -> Tensor:
     """hit, share and iou of masks bool [B, h, w]: float [B, 3], nan where the truth is not known."""
-    mask = mask.cpu()
     found = torch.full((len(mask), 3), torch.nan)
     for i, boxes in enumerate(true):
         left, top, right, bottom = np.divide(appendix.box(mask[i]), len(mask[i]))
         found[i, 0] = float(appendix.hit((left, top, right, bottom), boxes))
     found[:, 1] = mask.float().mean((1, 2))
-    if images.name == "bestiary":
-        iou = foreground.intersection_over_union(mask, foreground.animals(images, members))
-        found[:, 2] = torch.from_numpy(iou)
+    if animals is not None:
+        found[:, 2] = torch.from_numpy(foreground.intersection_over_union(mask, animals))
     return found
-
-
-def _where(clip: Clip, options: Options) -> dict[str, Any]:
-    return foreground.setting_of(clip, options.foreground)
-
-
-def _about(images: ImageDataset) -> pd.DataFrame:
-    names = np.array(images.classes, dtype=object)[images.labels]
-    return pd.DataFrame({"image": np.arange(len(images)), "class": names})
 
 
 def facets_of(clip: Clip, pixels: Tensor, layer: int = -1) -> dict[str, tuple[Tensor, tuple[int, int]]]:
@@ -112,7 +103,7 @@ def facets_of(clip: Clip, pixels: Tensor, layer: int = -1) -> dict[str, tuple[Te
     return read
 
 
-def masked(given: Given, options: MaskOptions) -> Seen:
+def masked(given: Given, options: MaskOptions) -> pd.DataFrame:
     """Accuracy with all but the foreground blurred, or erased (blur = 0).
 
     A line an image and what is `kept`: "everything"; "patches", the foreground's; "foreground", its largest connected
@@ -120,34 +111,34 @@ def masked(given: Given, options: MaskOptions) -> Seen:
     foreground; "nothing". Columns top1 (0 or 100) and share (% of the picture that is kept). Paper, appendix Table 3.
     """
     clip, images = given.model, given.images
-    weights = heads.classifier(clip, images.classes, images.templates)
+    weights, where = words.classifier(clip, images), foreground.setting_of(clip, options.foreground)
 
     def compute(some: ImageDataset) -> dict[str, Tensor]:
         right = heads.top_k_hits(clip.embed_images(some) @ weights.T, some.labels).float().cpu()
-        found = {"top1 everything": right, "share everything": torch.ones(len(some))}
+        found = {"everything": torch.stack([right, torch.ones(len(some))], 1)}
         for members in foreground.groups(some.labels):
-            at, pixels = torch.from_numpy(members), clip.pixels(some.image(i) for i in members)
+            pixels = clip.pixels(some.image(i) for i in members)
             for name, mask in _kept(clip, some, members, pixels, options).items():
                 shown = clip.embed_pixels(appendix.blurred_outside(pixels, mask, options.blur)) @ weights.T
                 right = heads.top_k_hits(shown, some.labels[members]).float().cpu()
-                found.setdefault(f"top1 {name}", torch.zeros(len(some)))[at] = right
-                found.setdefault(f"share {name}", torch.zeros(len(some)))[at] = mask.float().mean((1, 2)).cpu()
+                rows = found.setdefault(name, torch.zeros(len(some), 2))
+                rows[torch.from_numpy(members)] = torch.stack([right, mask.float().mean((1, 2)).cpu()], 1)
         return found
 
-    switches = {k: getattr(options, k) for k in ("spectral", "components", "crf", "blur")}
-    words = [images.classes, list(images.templates)]
-    key = {"kind": "masked", "model": clip.decides, "where": _where(clip, options), "words": words, **switches}
-    found = {k: 100.0 * v.numpy() for k, v in by_chunks(key, images, compute, f"masks of {clip.name}").items()}
-    kinds = [name.removeprefix("top1 ") for name in found if name.startswith("top1 ")]
-    tables = [_about(images).assign(kept=k, top1=found[f"top1 {k}"], share=found[f"share {k}"]) for k in kinds]
-    return Seen(pd.concat(tables, ignore_index=True))
+    key: dict[str, Any] = {k: getattr(options, k) for k in ("spectral", "components", "crf", "blur")}
+    key |= {"kind": "masked", "model": clip.decides, "where": where}
+    key["words"] = [images.classes, list(images.templates)]
+    found = by_chunks(key, images, compute, f"masks of {clip.name}").items()
+    tables = [words.lines(images, kept=k, top1=100.0 * of[:, 0], share=100.0 * of[:, 1]) for k, of in found]
+    return pd.concat(tables, ignore_index=True)
 
 
 def _kept(
     clip: Clip, images: ImageDataset, members: np.ndarray, pixels: Tensor, options: MaskOptions
 ) -> dict[str, Tensor]:
     """What is kept of the images of one group: dict of bool [B, h, w]."""
-    patches = foreground.masks(clip, pixels, _where(clip, options), options.spectral, "all")[1]
+    where = foreground.setting_of(clip, options.foreground)
+    patches = foreground.masks(clip, pixels, where, options.spectral, "all")[1]
     component = parts.connected(patches, options.components)
     kept = {"patches": patches, "foreground": component}
     if options.crf:
@@ -157,7 +148,7 @@ def _kept(
     return kept | {"the rest": ~component, "nothing": torch.zeros_like(component)}
 
 
-def matchings(given: Given, options: Options) -> Seen:
+def matchings(given: Given, options: Options) -> pd.DataFrame:
     """What each way of matching gives the same parts: a line an image, `parts` method and `matching`.
 
     Columns: entropy of the image's descriptors (nats); agreement, the share (%) of the optimal transport's descriptors
@@ -168,15 +159,15 @@ def matchings(given: Given, options: Options) -> Seen:
     known = None
     if images.name == "bestiary":  # only there is known what holds
         known = np.stack([np.isin(images.bank, images.true_descriptors(i)) for i in range(len(images))])
-    for method, found in explain.find_all(clip, images, options, seed=given.seed, keep_maps=False).items():
+    for method, found in explain.find_all(clip, images, options, seed=given.seed).items():
         named = {m: explain.name_parts(clip, images, found, replace(options, matching=m)) for m in matching.METHODS}
         for name, of in named.items():
-            table = _about(images).assign(parts=method, matching=name, entropy=matching.entropy(of.part_ids))
+            table = words.lines(images, parts=method, matching=name, entropy=matching.entropy(of.part_ids))
             table["agreement"] = 100.0 * matching.agreement(named["transport"].part_ids, of.part_ids)
             listed = ground_truth.members(of.vision_ids.numpy(), len(images.bank))
             table["precision"] = np.nan if known is None else 100.0 * ground_truth.precision(listed, known)
             tables.append(table)
-    return Seen(pd.concat(tables, ignore_index=True))
+    return pd.concat(tables, ignore_index=True)
 
 
 def banks(given: Given, options: BankOptions) -> Seen:
@@ -188,15 +179,16 @@ def banks(given: Given, options: BankOptions) -> Seen:
     """
     clip, images = given.model, given.images
     images.require_descriptors()
-    sentence, worse = boost.prompt_of(images.name, options.prompt), worse_banks(images, given.seed)
-    texts, five = clip.embed_texts(images.bank).cpu(), min(5, len(images.classes))
+    worse, texts = worse_banks(images, given.seed), clip.embed_texts(images.bank).cpu()
     tables = []
-    for name, logits in scores(clip, images, worse, sentence, "similarities").items():
-        top1, top5 = (100.0 * heads.top_k_hits(logits, images.labels, k).float().numpy() for k in (1, five))
+    for name, logits in scores(clip, images, worse, BoostOptions(prompt=options.prompt)).items():
+        top1, top5 = (heads.top_k_hits(logits, images.labels, k).float() for k in (1, min(5, len(images.classes))))
         numbers, classes = zip(*((d, k) for k, ids in enumerate(worse[name]) for d in ids), strict=True)
         inter, intra = appendix.diversity(texts[list(numbers)], classes)
-        tables.append(_about(images).assign(bank=name, top1=top1, top5=top5, InterDiv=inter, IntraDiv=intra))
-    return Seen(pd.concat(tables, ignore_index=True), notes={"prompt": sentence})
+        about = {"top1": 100.0 * top1, "top5": 100.0 * top5, "InterDiv": inter, "IntraDiv": intra}
+        tables.append(words.lines(images, bank=name, **about))
+    notes = {"prompt": boost.prompt_of(images.name, options.prompt)}
+    return Seen(pd.concat(tables, ignore_index=True), notes=notes)
 
 
 def worse_banks(images: ImageDataset, seed: int = 0) -> dict[str, list[list[int]]]:

@@ -16,9 +16,9 @@ from lib.data import ImageDataset
 from lib.errors import UserError
 from lib.given import Given
 from lib.models import Clip, heads
-from lib.mutual import boost, explain
+from lib.mutual import boost, explain, words
 from lib.mutual.boost import Sets
-from lib.mutual.options_regions import BoostOptions
+from lib.mutual.options import BoostOptions
 from lib.store import Seen
 
 KEPT = (1, 2, 3, 5, 10, 0)  # how many of a class's finds are handed on, in `kept`; 0 is all
@@ -39,18 +39,13 @@ Finds = dict[str, tuple[torch.Tensor, np.ndarray]]  # variant -> descriptors of 
 
 
 def table2(given: Given, options: BoostOptions) -> Seen:
-    """Top-1 and top-5 (%) of each variant, and its gain in top-1 over "base" (points): a line for each image.
+    """Top-1 and top-5 (%) of "base", the bank's descriptors, and of each of `VARIANTS`: a line for each image.
 
-    "base": the bank's descriptors. "published": and those found in the evaluated images of the `nearest` classes, by
-    true label. "tuned": the same, except for classes that it harms on the evaluated images. "tuned_half": except for
-    those that it harms on the other half of them. "half": found in the other half of the images. "own": found in the
-    class's own images instead. "train": found in `train_images` training images a class, by true label. "label_free":
-    found in training images by predicted class, so that no label is read. "random_classes": of random classes;
-    "random": as many drawn from the bank (both are means over draws). notes: "train", which images those were; "added",
-    descriptors that a class got, by variant. Paper Table 2, section 4.
+    gain: in top-1 over "base" (points). "random_classes" and "random" are means over draws. notes: "train", which
+    images those were; "added", descriptors that a class got, by variant. Paper Table 2, section 4.
     """
-    clip, images = given.model, given.images
-    own, finds, near, notes = _prepared(given, clip, images, options)
+    images = given.images
+    own, finds, near, notes = _prepared(given, options)
     half, rng, keep = boost.halves(images.labels, given.seed), seeds.rng(given.seed, "boost"), options.keep
     sets = {"base": own} | {name: _given(own, *finds[name], near, keep) for name in finds}
     ids, labels = finds["published"]
@@ -59,7 +54,7 @@ def table2(given: Given, options: BoostOptions) -> Seen:
     for k in range(DRAWS):
         sets[f"random_classes#{k}"] = _given(own, ids, labels, boost.random_sources(near, rng), keep)
         sets[f"random#{k}"] = boost.random_additions(own, sets["published"], len(images.bank), rng)
-    found = scores(clip, images, sets, boost.prompt_of(images.name, options.prompt), options.aggregate)
+    found = scores(given.model, images, sets, options)
     crossed = torch.from_numpy(half == 0)[:, None]
     found["half"] = torch.where(crossed, found.pop("half1"), found.pop("half0"))
     base, boosted = found["base"], found["published"]
@@ -71,68 +66,56 @@ def table2(given: Given, options: BoostOptions) -> Seen:
 
 def kept(given: Given, options: BoostOptions) -> Seen:
     """As `table2`, three variants, for every number of descriptors handed on in `KEPT` (column `keep`, 0 for all)."""
-    clip, images = given.model, given.images
-    own, finds, near, notes = _prepared(given, clip, images, options)
+    own, finds, near, notes = _prepared(given, options)
     rng, sets = seeds.rng(given.seed, "boost"), {"base": own}
     for n in KEPT:
         for name in [name for name in ("published", "label_free") if name in finds]:
             sets[f"{name} {n}"] = _given(own, *finds[name], near, n)
         sets[f"random_classes {n}"] = _given(own, *finds["published"], boost.random_sources(near, rng), n)
-    found = scores(clip, images, sets, boost.prompt_of(images.name, options.prompt), options.aggregate)
-    table = _table(images, found)
+    table = _table(given.images, scores(given.model, given.images, sets, options))
     table = table[table["variant"] != "base"].reset_index(drop=True)
     table[["variant", "keep"]] = table["variant"].str.split(" ", expand=True)
     return Seen(table.astype({"keep": int}), notes=notes)
 
 
-def prompts(given: Given, options: BoostOptions) -> Seen:
+def prompts(given: Given, options: BoostOptions) -> pd.DataFrame:
     """Top-1 (%) of the bank's descriptors under each of `boost.PROMPTS`, and of the "class names alone", by image."""
     clip, images = given.model, given.images
     images.require_descriptors()
-    own = boost.own_sets(images.bank, images.descriptors)
-    found = {
-        name: scores(clip, images, {name: own}, sentence, options.aggregate)[name]
-        for name, sentence in boost.PROMPTS.items()
-    }
-    weights = heads.classifier(clip, images.classes, images.templates)
-    found["class names alone"] = (clip.embed_images(images) @ weights.T).cpu()
+    own = {"own": boost.own_sets(images.bank, images.descriptors)}
+    found = {name: scores(clip, images, own, replace(options, prompt=name))["own"] for name in boost.PROMPTS}
+    found["class names alone"] = (clip.embed_images(images) @ words.classifier(clip, images).T).cpu()
     hits = {name: 100.0 * heads.top_k_hits(values, images.labels).float().numpy() for name, values in found.items()}
-    names = np.array(images.classes)[images.labels]
-    lines = [
-        pd.DataFrame({"image": np.arange(len(images)), "class": names, "prompt": name, "top1": hit})
-        for name, hit in hits.items()
-    ]
-    return Seen(pd.concat(lines, ignore_index=True))
+    return pd.concat([words.lines(images, prompt=name, top1=hit) for name, hit in hits.items()], ignore_index=True)
 
 
 def scores(
-    clip: Clip, images: ImageDataset, sets: Mapping[str, Sets], sentence: str, aggregate: str
+    clip: Clip, images: ImageDataset, sets: Mapping[str, Sets], options: BoostOptions
 ) -> dict[str, torch.Tensor]:
     """Scores of all images under each variant, on the CPU: float32 [n, classes]. sets: variant -> descriptor sets."""
+    sentence = boost.prompt_of(images.name, options.prompt)
     texts = {name: boost.sentences(images.classes, images.bank, of, sentence) for name, of in sets.items()}
     every = sorted({text for variant in texts.values() for of in variant for text in of})
     embedded = dict(zip(every, clip.embed_texts(every), strict=True))
     seen = clip.embed_images(images)
-    return {name: (seen @ boost.classifier(of, embedded, aggregate).T).cpu() for name, of in texts.items()}
+    return {name: (seen @ boost.classifier(of, embedded, options.aggregate).T).cpu() for name, of in texts.items()}
 
 
-def _prepared(
-    given: Given, clip: Clip, images: ImageDataset, options: BoostOptions
-) -> tuple[Sets, Finds, np.ndarray, dict[str, str]]:
+def _prepared(given: Given, options: BoostOptions) -> tuple[Sets, Finds, np.ndarray, dict[str, str]]:
     """Each class's own descriptors, those of images by variant, each class's neighbours, and notes."""
+    clip, images, by = given.model, given.images, options.parts_by
     images.require_descriptors()
     own = boost.own_sets(images.bank, images.descriptors, options.share, given.seed)
-    near = boost.neighbours(heads.classifier(clip, images.classes, images.templates), options.nearest)
-    by = (options.parts_by,)
-    found = explain.explain(clip, images, options, given.seed, by)
+    near = boost.neighbours(words.classifier(clip, images), options.nearest)
+    found = explain.explain(clip, images, options, given.seed)
     labels = images.labels if options.group == "label" else found.predicted
-    finds = {"published": (found.named[options.parts_by].vision_ids, labels)}
+    finds = {"published": (found.named[by].vision_ids, labels)}
     try:
         train = given.open_images("train", images=options.train_images * len(np.unique(images.labels)))
     except UserError as error:  # a folder of one's own has no training images: these variants have no value then
         return own, finds, near, {"train": str(error)}
-    found = explain.explain(clip, train, replace(options, group="predicted"), given.seed, by)
-    ids = found.named[options.parts_by].vision_ids
+    found = explain.explain(clip, train, replace(options, group="predicted"), given.seed)
+    ids = found.named[by].vision_ids
     finds |= {"train": (ids, train.labels), "label_free": (ids, found.predicted)}
     return own, finds, near, {"train": f"{len(train)} images"}
 
@@ -148,9 +131,7 @@ def _table(images: ImageDataset, found: Mapping[str, torch.Tensor]) -> pd.DataFr
         both = [heads.top_k_hits(values, images.labels, min(k, values.shape[1])) for k in (1, 5)]
         hits.setdefault(name.partition("#")[0], []).append(100.0 * torch.stack(both).float().numpy())
     mean = {name: np.mean(draws, axis=0) for name, draws in hits.items()}
-    about = {"image": np.arange(len(images)), "class": np.array(images.classes)[images.labels]}
     lines = [
-        pd.DataFrame({**about, "variant": name, "top1": m[0], "top5": m[1], "gain": m[0] - mean["base"][0]})
-        for name, m in mean.items()
+        words.lines(images, variant=name, top1=m[0], top5=m[1], gain=m[0] - mean["base"][0]) for name, m in mean.items()
     ]
     return pd.concat(lines, ignore_index=True)

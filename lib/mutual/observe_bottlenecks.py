@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -10,8 +9,8 @@ from lib import data
 from lib.data import ImageDataset
 from lib.given import Given
 from lib.models import heads
-from lib.mutual import baselines, bottlenecks
-from lib.mutual.options_regions import Training
+from lib.mutual import baselines, bottlenecks, words
+from lib.mutual.options import Training
 from lib.store import Seen
 
 CLASSIFIERS = {
@@ -33,7 +32,7 @@ def table5(given: Given, options: Training) -> Seen:
     """
     clip, images = given.model, given.images
     models, how, train = baselines.opened(given, clip, images, options)
-    by_class = heads.classifier(clip, images.classes, images.templates)
+    by_class = words.classifier(clip, images)
 
     def compute(some: ImageDataset) -> dict[str, torch.Tensor]:
         features, embedded, hits = baselines.patch_features(clip, some, how)[0], clip.embed_images(some), {}
@@ -45,7 +44,7 @@ def table5(given: Given, options: Training) -> Seen:
 
     key = {"kind": "bottleneck_hits", "model": clip.decides, "how": how}
     found = data.by_chunks(key, images, compute, f"bottlenecks of {clip.name}")
-    tables = [_lines(images, top1=hit[:, 0], top5=hit[:, 1]).assign(classifier=name) for name, hit in found.items()]
+    tables = [words.lines(images, top1=hit[:, 0], top5=hit[:, 1], classifier=name) for name, hit in found.items()]
     sparse = models["lf_cbm"]
     notes = {key: how[key] for key in ("feature", "layer", "steps", "inner", "batch", "rates")}
     notes |= {"train": len(train), "bank": len(images.bank), "lf_cbm_concepts": int(sparse["kept"].sum())}
@@ -62,7 +61,7 @@ def logits(method: str, model: Any, features: torch.Tensor, embedded: torch.Tens
     return bottlenecks.predict(model, baselines.pooled(features) if method == "standard" else features)
 
 
-def labeler(given: Given, options: Training) -> Seen:
+def labeler(given: Given, options: Training) -> pd.DataFrame:
     """Share (%) of a class's descriptors that the Feature Maps' labeler puts first, a line for each image.
 
     first: among as many as the class has; ten: among the first ten. Paper, appendix D.2.
@@ -76,7 +75,7 @@ def labeler(given: Given, options: Training) -> Seen:
         return named_first(bottlenecks.predict(models["feature_maps"], vectors).cpu(), wanted[some.labels])
 
     key = {"kind": "labeler", "model": clip.decides, "how": how}
-    return Seen(_lines(images, **data.by_chunks(key, images, compute, f"labeler of {clip.name}")))
+    return words.lines(images, **data.by_chunks(key, images, compute, f"labeler of {clip.name}"))
 
 
 def named_first(scores: torch.Tensor, wanted: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -84,7 +83,3 @@ def named_first(scores: torch.Tensor, wanted: torch.Tensor) -> dict[str, torch.T
     there, count = wanted.gather(1, scores.argsort(1, descending=True)).cumsum(1), wanted.sum(1)
     as_many = there.gather(1, count.long().clamp(min=1)[:, None] - 1)[:, 0]
     return {"first": 100 * as_many / count, "ten": 100 * there[:, :10].amax(1) / count}
-
-
-def _lines(images: ImageDataset, **columns: Any) -> pd.DataFrame:
-    return pd.DataFrame({"image": np.arange(len(images)), "class": np.array(images.classes)[images.labels], **columns})

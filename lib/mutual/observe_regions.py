@@ -1,6 +1,6 @@
 """Table 1: explanations blurred and revealed step by step, beside random regions of the same areas."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,10 +11,10 @@ import torch
 from lib import data
 from lib.data import ImageDataset
 from lib.given import Given
-from lib.models import Clip, heads
-from lib.mutual import explain, faithfulness
-from lib.mutual.options_regions import RegionOptions
-from lib.mutual.regions import PARTS, TRAINED, WHOLE, prepare
+from lib.models import Clip
+from lib.mutual import faithfulness, words
+from lib.mutual.options import RegionOptions
+from lib.mutual.regions import PARTS, TRAINED, TRUE, WHOLE, prepare
 from lib.progress import progress
 from lib.store import Seen
 
@@ -35,39 +35,30 @@ READING_CHANGED = {
 }
 
 
-def follow(
-    clip: Clip, images: ImageDataset, masks: list[torch.Tensor], blur: float, batch_size: int = 64
-) -> dict[str, np.ndarray]:
-    """`faithfulness.follow` on images, which are read once, `BATCH` at a time; masks bool [n, steps, h, w]."""
-    weights = heads.classifier(clip, images.classes, images.templates)
-    targets, kernel = explain.predictions(clip, images), faithfulness.kernel_width(clip.image_size, blur)
+def walk(
+    clip: Clip, images: ImageDataset, masks: Mapping[str, Sequence[torch.Tensor]], starts: Sequence[str], blur: float
+) -> dict[str, torch.Tensor]:
+    """Deletion and insertion of regions: tensors [n, explanations, sets, 2, L + 1] for `steps_table`.
+
+    masks: for each explanation as many sets of regions bool [n, L, h, w] as `starts` has ways to begin insertion.
+    """
+    weights, kernel = words.classifier(clip, images), faithfulness.kernel_width(clip.image_size, blur)
+    sets = [(regions, start) for of in masks.values() for regions, start in zip(of, starts, strict=True)]
+    steps = [step for regions, start in sets for step in faithfulness.blur_masks(regions, start)]
+    targets, pieces = words.predictions(clip, images), []
 
     def classify(pixels: torch.Tensor) -> torch.Tensor:
-        return clip.embed_pixels(pixels, batch_size) @ weights.T
+        return clip.embed_pixels(pixels) @ weights.T
 
-    pieces = []
-    for begin in range(0, len(images), BATCH):
-        span = slice(begin, begin + BATCH)
-        pixels, here = clip.pixels(images.subset(np.arange(len(images))[span])), [mask[span] for mask in masks]
-        how = (classify, targets[span], kernel, clip.logit_scale, batch_size)
-        pieces.append(faithfulness.follow(pixels.to(clip.device), here, *how))
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-
-
-def walk(
-    clip: Clip, images: ImageDataset, masks: Mapping[str, list[torch.Tensor]], options: RegionOptions
-) -> dict[str, torch.Tensor]:
-    """Deletion and insertion of regions: tensors [n, explanations, regions, 2, L + 1] for `steps_table`.
-
-    masks: for each explanation, one or several sets of regions bool [n, L, h, w], as many for each.
-    """
-    sets = [regions for of in masks.values() for regions in of]
-    covered = [faithfulness.cumulative(regions) for regions in sets]
-    found = follow(clip, images, [m for c in covered for m in faithfulness.blur_masks(c, options.start)], options.blur)
-    shares = [100 * c.float().mean((2, 3)).numpy() for c in covered]
-    found["covered"] = np.stack([share for share in shares for _ in ("deletion", "insertion")], 1)
-    shape = (len(images), len(masks), -1, 2, covered[0].shape[1])
-    shown = torch.stack([regions.flatten(2).any(2).sum(1) for regions in sets], 1)
+    for span in np.array_split(np.arange(len(images)), -(-len(images) // BATCH)):
+        pixels = clip.pixels(images.subset(span)).to(clip.device)
+        here = [step[span] for step in steps]
+        pieces.append(faithfulness.follow(pixels, here, classify, targets[span], kernel, clip.logit_scale))
+    found = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    covered = [100 * deletion.float().mean((2, 3)).numpy() for deletion in steps[::2]]
+    found["covered"] = np.stack([share for share in covered for _ in ("deletion", "insertion")], 1)
+    shape = (len(images), len(masks), len(starts), 2, steps[0].shape[1])
+    shown = torch.stack([regions.flatten(2).any(2).sum(1) for regions, _ in sets], 1)
     return {k: torch.from_numpy(v).reshape(shape) for k, v in found.items()} | {"shown": shown.reshape(shape[:3])}
 
 
@@ -87,7 +78,7 @@ def steps_table(clip: Clip, images: ImageDataset, names: list[str], found: dict[
     table["shown"] = np.repeat(arrays["shown"].reshape(-1), 2 * points)
     for column in ("covered", "score", "probability"):
         table[column] = arrays[column].reshape(-1)
-    for column, wanted in (("correct", images.labels), ("unchanged", explain.predictions(clip, images))):
+    for column, wanted in (("correct", images.labels), ("unchanged", words.predictions(clip, images))):
         table[column] = (arrays["winner"] == wanted.reshape(-1, 1, 1, 1, 1)).reshape(-1).astype(float)
     return table
 
@@ -100,16 +91,13 @@ def table1(given: Given, options: RegionOptions) -> Seen:
     explainer = prepare(given, options)
     clip, images = explainer.clip, explainer.images
     place = {k: i for i, k in enumerate(images.indices)}
+    moved = faithfulness.CONTROLS[options.random_regions]
 
     def compute(some: ImageDataset) -> dict[str, torch.Tensor]:
-        sets = {}
-        for name, masks in explainer.masks([place[k] for k in some.indices]).items():
-            if name == WHOLE:  # which cannot be moved
-                sets[name] = [masks, masks]
-            else:
-                drawn = faithfulness.control(masks, some.indices, options.random_regions, given.seed)
-                sets[name] = [masks, drawn]
-        return walk(clip, some, sets, options)
+        masks = explainer.masks([place[k] for k in some.indices])
+        drawn = {name: moved(of, some.indices, given.seed) for name, of in masks.items() if name != WHOLE}
+        sets = {name: [of, drawn.get(name, of)] for name, of in masks.items()}  # the whole image cannot be moved
+        return walk(clip, some, sets, [options.start] * 2, options.blur)
 
     key: dict[str, Any] = {"kind": "faithfulness", "model": clip.decides, "options": asdict(options)}
     key["of"] = images.fingerprint if options.group == "predicted" else "each class by itself"
@@ -122,16 +110,29 @@ def table1(given: Given, options: RegionOptions) -> Seen:
 def definitions(given: Given, options: RegionOptions) -> Seen:
     """The measures under other definitions, on `options.checked` images: `faithfulness.measures`, by `definition`.
 
-    The parts are found among all images of a class, also where few are evaluated.
+    The parts are found among all images of a class, also where few are evaluated. Definitions with the same blur are
+    walked together, since they share most steps.
     """
     explainer = prepare(given, options)
-    which, tables = data.spread(explainer.images.labels, options.checked, given.seed), []
-    some, names = explainer.images.subset(which), [*TRAINED, *PARTS]
-    for definition, changes in progress(REGIONS_CHANGED.items(), "definitions"):
-        masks = explainer.masks(which, **changes)
-        found = walk(explainer.clip, some, {name: [masks[name]] for name in names}, replace(options, **changes))
-        steps = steps_table(explainer.clip, some, names, found)
-        read: dict[str, Any] = {definition: {}} | (READING_CHANGED if not changes else {})
-        tables += [faithfulness.measures(steps, **how_read).assign(definition=name) for name, how_read in read.items()]
-    table = pd.concat(tables, ignore_index=True)
+    clip, names = explainer.clip, [*TRAINED, *PARTS]
+    which = data.spread(explainer.images.labels, options.checked, given.seed)
+    some, usual = explainer.images.subset(which), explainer.untrained(which)
+    usual.pop(TRUE, None)
+    trained, masks = {}, {}
+    tried = {definition: replace(options, **changes) for definition, changes in REGIONS_CHANGED.items()}
+    for definition, how in tried.items():
+        if how.threshold not in trained:
+            trained[how.threshold] = explainer.trained(which, how.threshold)
+        masks[definition] = explainer.ranked(which, trained[how.threshold] | usual, how.rank)
+    tables: dict[str, pd.DataFrame] = {}
+    for blur in progress(dict.fromkeys(how.blur for how in tried.values()), "definitions"):
+        alike = [definition for definition, how in tried.items() if how.blur == blur]
+        sets = {name: [masks[definition][name] for definition in alike] for name in names}
+        found = walk(clip, some, sets, [tried[definition].start for definition in alike], blur)
+        for k, definition in enumerate(alike):
+            steps = steps_table(clip, some, names, {name: of[:, :, k : k + 1] for name, of in found.items()})
+            readings: dict[str, Any] = {definition: {}} | ({} if REGIONS_CHANGED[definition] else READING_CHANGED)
+            tables |= {name: faithfulness.measures(steps, **how) for name, how in readings.items()}
+    order = (*REGIONS_CHANGED, *READING_CHANGED)
+    table = pd.concat([tables[name].assign(definition=name) for name in order], ignore_index=True)
     return Seen(table.assign(image=which[table["image"]]))

@@ -17,26 +17,13 @@ from lib.bestiary.species import PART_OF_TRAIT, PARTS, TRAITS
 from lib.data import ImageDataset, spread
 from lib.errors import UserError
 from lib.given import Given
-from lib.models import heads
-from lib.mutual import ground_truth, information, matching
-from lib.mutual.explain import Named, Parts, embed_parts, find_all, language_scores, language_size, name_parts
+from lib.mutual import ground_truth, information, matching, words
+from lib.mutual.explain import Named, Parts, embed_parts, find_all, name_parts
 from lib.mutual.ground_truth import Scores
-from lib.mutual.options import Options
+from lib.mutual.options import Options, StepOptions
 from lib.store import Seen
 
 SMALLEST = 4  # pixels at the model's resolution: a true part of which less is left is not pointed out
-
-
-@dataclass(frozen=True)
-class StepOptions(Options):
-    """Options, and on how many images, spread over the classes, the true parts are put in; 0 takes all."""
-
-    step_images: int = 96
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.step_images < 0:
-            raise UserError(f"step_images is {self.step_images}; give a number of images, or 0 for all of them.")
 
 
 @dataclass(frozen=True)
@@ -88,7 +75,7 @@ def parts(given: Given, options: Options) -> Seen:
         maps[method] = np.asarray(found.label_maps)
         counts = ground_truth.patch_counts(truth, maps[method].shape[1:], len(PARTS))
         scores = ground_truth.part_scores(maps[method], counts, options.parts, given.seed)
-        tables.append(lines(about(images), scores, parts=method))
+        tables.append(lines(words.lines(images), scores, parts=method))
     return Seen(pd.concat(tables, ignore_index=True), maps)
 
 
@@ -101,14 +88,14 @@ def descriptors(given: Given, options: Options) -> Seen:
     matches, hit (%), last_hit, above_chance (matches less those with an average other class). tensors: the K-means
     parts' lists by `options.matching`, numbers into the bank, -1 pads.
     """
-    clip, images, seed = given.model, given.images, given.seed
+    clip, images = given.model, given.images
     truth, embedded = truth_of(images), clip.embed_images(images)
-    predicted = heads.predict(embedded @ heads.classifier(clip, images.classes, images.templates).T).cpu().numpy()
-    who = about(images, predicted)
-    size = language_size(images, options.top_u)
-    language = information.language_concepts(language_scores(clip, images), np.arange(len(images.classes)), size)
+    predicted, size = words.predictions(clip, images), words.language_size(images, options.top_u)
+    who = words.lines(images, predicted=np.array(images.classes)[predicted], top1=100.0 * (predicted == images.labels))
+    every = np.arange(len(images.classes))
+    language = information.language_concepts(words.language_scores(clip, images), every, size)
     tables, kept = [], {}
-    for method, found in find_all(clip, images, options, seed=seed).items():
+    for method, found in find_all(clip, images, options, seed=given.seed).items():
         for kind in matching.METHODS if method == "kmeans" else (options.matching,):
             named = name_parts(clip, images, found, replace(options, matching=kind), embedded)
             kept[method, kind] = named.vision_ids.numpy()
@@ -116,8 +103,7 @@ def descriptors(given: Given, options: Options) -> Seen:
             scores["the image"] |= counts(kept[method, kind], language, predicted, options)
             tables.append(lines(who, scores, parts=method, matching=kind))
     ids = kept["kmeans", options.matching]
-    concepts = clip.embed_texts([images.descriptor_prompt.format(text) for text in images.bank])
-    nearest = (embedded @ concepts.T).argsort(dim=1, descending=True).cpu().numpy()
+    nearest = (embedded @ words.concepts(clip, images).T).argsort(dim=1, descending=True).cpu().numpy()
     whole = np.where(np.arange(nearest.shape[1]) < (ids >= 0).sum(1)[:, None], nearest, -1)
     for kind, listed in (("whole image", whole), ("predicted class", language[predicted])):
         scores = ground_truth.descriptor_scores(listed, truth.held, images.labels)
@@ -129,31 +115,22 @@ def true_parts(given: Given, options: StepOptions) -> pd.DataFrame:
     """As `descriptors`, with the animal's own parts, on some images; also `pointed` (%) of `pointing_scores`."""
     clip, images = given.model, given.images
     chosen = spread(images.labels, options.step_images, given.seed)
-    few, count, tables = images.subset(chosen), len(PARTS) - 1, []
+    few, tables = images.subset(chosen), []
     truth = truth_of(few)
     maps = at_resolution(truth.maps - 1, clip.image_size)
-    embedded, present = embed_parts(clip, clip.pixels(few), maps, count)
+    embedded, present = embed_parts(clip, clip.pixels(few), maps, len(PARTS) - 1)
     found = Parts(embedded.cpu(), present.cpu(), (maps >= 0).float().mean((1, 2)), maps)
     for kind in matching.METHODS:
         named = name_parts(clip, few, found, replace(options, matching=kind))
+        scores = of_parts(few, truth, named, maps.numpy())
         pointed = ground_truth.pointing_scores(named.part_ids.numpy(), truth.held, truth.part_of, given.seed)
-        scores = merged(of_parts(few, truth, named, maps.numpy()), pointed)
-        tables.append(lines(about(few).assign(image=chosen), scores, parts="true", matching=kind))
+        for against, of in pointed.items():
+            scores[against] |= of
+        tables.append(lines(words.lines(few).assign(image=chosen), scores, parts="true", matching=kind))
     return pd.concat(tables, ignore_index=True)
 
 
 # --- steps of these
-
-
-def about(images: ImageDataset, predicted: np.ndarray | None = None) -> pd.DataFrame:
-    """A line an image: its number, class and, if given, predicted class and top1 (0 or 100)."""
-    names = np.array(images.classes)
-    table = pd.DataFrame({"image": np.arange(len(images)), "class": names[images.labels]})
-    return (
-        table
-        if predicted is None
-        else table.assign(predicted=names[predicted], top1=100.0 * (predicted == images.labels))
-    )
 
 
 def lines(who: pd.DataFrame, scores: Scores, **columns: Any) -> pd.DataFrame:
@@ -162,18 +139,14 @@ def lines(who: pd.DataFrame, scores: Scores, **columns: Any) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def merged(a: Scores, b: Scores) -> Scores:
-    """Two sets of scores as one."""
-    return {against: a.get(against, {}) | b.get(against, {}) for against in {**a, **b}}
-
-
 def of_parts(images: ImageDataset, truth: Truth, named: Named, label_maps: np.ndarray) -> Scores:
     """Scores of the descriptors `named` of parts that lie at label_maps int [n, h, w]."""
     part_ids, ids = named.part_ids.numpy(), named.vision_ids.numpy()
     patches = ground_truth.patch_counts(truth.maps, label_maps.shape[1:], len(PARTS))
     there = ground_truth.in_place(ground_truth.confusion(label_maps, patches, part_ids.shape[1]), truth.part_of)
+    scores = ground_truth.descriptor_scores(ids, truth.held, images.labels)
     placed = ground_truth.place_scores(part_ids, truth.held, there)
-    return merged(ground_truth.descriptor_scores(ids, truth.held, images.labels), placed)
+    return {k: scores.get(k, {}) | placed.get(k, {}) for k in ("the image", "another class", "at random")}
 
 
 def counts(ids: np.ndarray, language: np.ndarray, predicted: np.ndarray, options: Options) -> dict[str, np.ndarray]:
@@ -187,7 +160,7 @@ def counts(ids: np.ndarray, language: np.ndarray, predicted: np.ndarray, options
     shared = information.matches_by_class(ids, language, int(max(ids.max(), language.max())) + 1)
     k = shared[np.arange(len(ids)), predicted].astype(float)
     others = (shared.sum(1) - k) / max(shared.shape[1] - 1, 1)
-    last = information.last_hit(ids, own).astype(float)
+    last = information.last_of(information.matches(ids, own)).astype(float)
     return {"mi": mi, "auc": auc, "matches": k, "hit": 100.0 * (k > 0), "last_hit": last, "above_chance": k - others}
 
 

@@ -18,19 +18,13 @@ EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 
 
 def singular_vectors(features: Tensor, count: int = 3, spectral: str = "class") -> Tensor:
-    """Leading left singular vectors of the patch features, each of norm 1; foreground side positive.
-
-    features [B, P, C] -> float64 [B, P, count]. Paper section 3.1.
-    """
+    """Leading left singular vectors of the features, of norm 1, foreground side positive: float64 [B, P, count]."""
     vectors, _, _ = _decompose(F.normalize(_rows(features, spectral), dim=-1), count)
     return _minority_positive(vectors).reshape(*features.shape[:2], count)
 
 
 def principal_components(features: Tensor, count: int = 3, spectral: str = "class") -> Tensor:
-    """Scores of the patches on the leading principal components, foreground side positive.
-
-    features [B, P, C] -> float64 [B, P, count]; centred, not normalised (the released code's other method).
-    """
+    """The same by principal components, the released code's other method: centred, not normalised, scaled scores."""
     rows = _rows(features, spectral)
     vectors, values, _ = _decompose(rows - rows.mean(dim=1, keepdim=True), count)
     return _minority_positive(vectors * values[:, None]).reshape(*features.shape[:2], count)
@@ -48,7 +42,7 @@ def foreground(
 
     features [B, P, C], grid (h, w) with h·w = P -> bool [B, h, w]. `component` counts from 0; `method` is
     "svd" (`singular_vectors`, published default with component 1) or "pca" (`principal_components`). `components`:
-    see `connected`. An image left without any patch gets the whole image as foreground. Paper section 3.1, appendix A.
+    see `connected`. Paper section 3.1, appendix A.
     """
     if grid[0] * grid[1] != features.shape[1]:
         held = f"The grid {tuple(grid)} does not hold the {features.shape[1]} patches given"
@@ -60,29 +54,21 @@ def foreground(
 
 
 def connected(mask: Tensor, components: str = "released") -> Tensor:
-    """Keep the largest 8-connected component of each mask; a mask without any patch becomes the whole image.
+    """Keep the largest 8-connected component of each mask bool [B, h, w]; an empty one becomes the whole image.
 
-    mask bool [B, h, w] -> bool [B, h, w]. "largest" (paper), "released" (also the second largest if it has at least 5
-    patches), "all" (leave the mask as it is). Of components of equal size the first in reading order wins.
+    "largest" (paper), "released" (also the second largest if it has at least 5 patches), "all" (leave the mask as it
+    is). Of components of equal size the first in reading order wins.
     """
-    keep = {"released": 2, "largest": 1, "all": None}
-    one_of("components", components, tuple(keep))
-    kept = [_largest(image, keep[components]) for image in mask.cpu().numpy()]
-    return torch.from_numpy(np.stack(kept)).to(mask.device)
+    one_of("components", components, ("released", "largest", "all"))
+    keep = {"released": 2, "largest": 1}.get(components)
+    return torch.from_numpy(np.stack([_largest(image, keep) for image in mask.cpu().numpy()])).to(mask.device)
 
 
-def dense_crf(
-    pixels: Tensor,
-    mask: Tensor,
-    bilateral: tuple[float, float, float] = (10, 40, 13),
-    gaussian: tuple[float, float] = (3, 3),
-    rounds: int = 5,
-) -> Tensor:
+def dense_crf(pixels: Tensor, mask: Tensor) -> Tensor:
     """The foreground at pixel level, its outline drawn along the edges of the image (dense CRF, optional).
 
-    pixels uint8 [B, 3, S, S], mask bool [B, h, w] -> bool [B, S, S]. `bilateral`: weight, and widths in space and
-    colour; `gaussian`: weight and width in space; the released notebook's values. Raises UserError where
-    pydensecrf2 is not installed. Paper section 3.1; Kraehenbuehl and Koltun (2011).
+    pixels uint8 [B, 3, S, S], mask bool [B, h, w] -> bool [B, S, S]. Weights and widths are the released notebook's.
+    Raises UserError where pydensecrf2 is not installed. Paper section 3.1; Kraehenbuehl and Koltun (2011).
     """
     try:
         import pydensecrf.densecrf as package
@@ -96,10 +82,9 @@ def dense_crf(
         unary = -np.log(np.clip(np.stack([1 - inside, inside]), 0.01, 0.99)).astype(np.float32)
         field = package.DenseCRF2D(side[1], side[0], 2)
         field.setUnaryEnergy(np.ascontiguousarray(unary.reshape(2, -1)))
-        weight, space, colour = bilateral
-        field.addPairwiseBilateral(sxy=space, srgb=colour, rgbim=np.ascontiguousarray(image), compat=weight)
-        field.addPairwiseGaussian(sxy=gaussian[1], compat=gaussian[0])
-        refined[i] = np.array(field.inference(rounds)).argmax(0).reshape(side)
+        field.addPairwiseBilateral(sxy=40, srgb=13, rgbim=np.ascontiguousarray(image), compat=10)
+        field.addPairwiseGaussian(sxy=3, compat=3)
+        refined[i] = np.array(field.inference(5)).argmax(0).reshape(side)
     return torch.from_numpy(refined).to(mask.device)
 
 
@@ -107,8 +92,8 @@ def pca_parts(features: Tensor, mask: Tensor, parts: int = 5) -> Tensor:
     """Give each foreground patch the principal component on which it scores highest.
 
     features [B, P, C], mask bool [B, h, w] -> int64 [B, h, w], -1 outside the mask. The components are fitted on all
-    foreground patches together and each is scaled to 0..1 (paper section 3.1). A component's direction is arbitrary but
-    decides who scores highest: as in scikit-learn, the largest weight is positive. Never more than patches.
+    foreground patches together and each is scaled to 0..1 (paper section 3.1). Their directions, which are arbitrary
+    but decide who scores highest, are scikit-learn's: the largest weight is positive.
     """
     rows = _foreground_rows(features, mask, parts)
     centred = rows - rows.mean(dim=0)
@@ -119,10 +104,7 @@ def pca_parts(features: Tensor, mask: Tensor, parts: int = 5) -> Tensor:
 
 
 def kmeans_parts(features: Tensor, mask: Tensor, parts: int = 5, seed: int = 0) -> Tensor:
-    """Cluster the foreground patches of all images together by K-means on rows of unit length.
-
-    features [B, P, C], mask bool [B, h, w] -> int64 [B, h, w], -1 outside the mask. Paper section 3.1.
-    """
+    """The foreground patches of all images in clusters, by K-means on rows of unit length: as `pca_parts`."""
     rows = F.normalize(_foreground_rows(features, mask, parts), dim=1)
     return _label_map(kmeans(rows, parts, seed), mask)
 
@@ -167,8 +149,8 @@ def _finite(features: Tensor) -> Tensor:
 def _decompose(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Thin singular value decomposition [B, n, C] -> U [B, n, count], S [B, count], V [B, C, count].
 
-    By the eigenvectors of the smaller Gram matrix: the patches of a class are many more than the features' width, so
-    that this is several times cheaper than a full decomposition; in float64 the leading vectors agree with it.
+    By the eigenvectors of the smaller Gram matrix, several times cheaper than a full decomposition: in float64 the
+    leading vectors agree.
     """
     n, width = rows.shape[1:]
     if count > min(n, width):
@@ -186,8 +168,7 @@ def _decompose(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
 def _minority_positive(vectors: Tensor) -> Tensor:
     """Turn each column [B, n, count] so that its rarer sign is positive.
 
-    A column of one sign only is made positive, and at exactly half and half the largest entry is: the released code
-    leaves both to the solver.
+    A column of one sign only is made positive, and at half and half the largest entry is: the released code leaves it.
     """
     largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
     vectors = torch.where(largest < 0, -vectors, vectors)

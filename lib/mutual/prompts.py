@@ -10,31 +10,28 @@ from torch import Tensor
 from lib.errors import UserError
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
+BLUR = 11  # pixels, the width of the Gaussian
 VARIANTS = ("outline", "grey outside", "blur outside")
 
 
-def red_circles(
-    pixels: Tensor, label_maps: Tensor, thickness: int = 1, blur: int = 11
-) -> tuple[Tensor, Tensor, Tensor]:
+def red_circles(pixels: Tensor, label_maps: Tensor, thickness: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """Draw each part's ellipse in three variants: outline, and outline with all outside it grey or blurred.
 
     pixels uint8 [n, 3, S, S], label_maps int [n, h, w] (part numbers from 0, -1 elsewhere; scaled to S by
     nearest neighbour) -> prompts uint8 [m, 3 variants, 3, S, S], image_index int64 [m], part_index int64 [m],
-    ordered by image, then by part. The ellipse is fitted to the outer contour of the part's largest piece.
-    `thickness` and the width of the Gaussian `blur` are in pixels.
+    ordered by image, then by part. The ellipse is fitted to the outer contour of the part's largest piece, and is
+    `thickness` pixels wide.
     """
     if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.dtype != torch.uint8:
-        raise UserError(
-            f"Pixels of shape {tuple(pixels.shape)} and type {pixels.dtype} were given; expected uint8 "
-            "[images, 3, height, width]."
-        )
+        given = f"Pixels of shape {tuple(pixels.shape)} and type {pixels.dtype} were given"
+        raise UserError(f"{given}; expected uint8 [images, 3, height, width].")
     if len(label_maps) != len(pixels):
         raise UserError(f"{len(label_maps)} label maps were given for {len(pixels)} images; expected one for each.")
     images = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     drawn, image_index, part_index = [], [], []
     for i, (image, labels) in enumerate(zip(images, label_maps.cpu().numpy(), strict=True)):
         grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        blurred = cv2.GaussianBlur(image, (blur, blur), 0)
+        blurred = cv2.GaussianBlur(image, (BLUR, BLUR), 0)
         for part in np.unique(labels[labels >= 0]):
             mask = cv2.resize((labels == part).astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
             ellipse = part_ellipse(mask)

@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from lib.data import ImageDataset
 from lib.given import Given
 from lib.models import Clip
-from lib.mutual import baselines, bottlenecks, explain, faithfulness
+from lib.mutual import baselines, bottlenecks, explain, faithfulness, words
 from lib.mutual.finding import Parts
-from lib.mutual.options_regions import RegionOptions
+from lib.mutual.options import RegionOptions
 
 TRAINED = {"MM-CBM": "mm_cbm", "MM-ProtoSim": "mm_protosim", "Feature Maps": "feature_maps"}
 PARTS = {"PCA parts": "pca", "K-means parts": "kmeans"}
@@ -51,19 +50,6 @@ def one_each(label_maps: torch.Tensor, count: int) -> torch.Tensor:
     return label_maps[:, None] == torch.arange(count)[:, None, None]
 
 
-def by_baseline(clip: Clip, images: ImageDataset, model: Any, how: dict[str, Any], options: RegionOptions) -> Regions:
-    """What a trained baseline looks at, with the descriptor that it names there."""
-    pieces = []
-    for span in np.array_split(np.arange(len(images)), -(-len(images) // 256)):
-        pixels = clip.pixels(images.image(i) for i in span)
-        features, grid = clip.patch_features(pixels, how["feature"], how["layer"])
-        name = name_channels if isinstance(model, bottlenecks.Labeler) else name_attention
-        masks, named = name(model, features, options.parts, options.threshold)
-        masks = masks.unflatten(2, grid).cpu()
-        pieces.append((masks, embed_regions(clip, pixels, masks).cpu(), named.cpu()))
-    return Regions(*(torch.cat(of) for of in zip(*pieces, strict=True)))
-
-
 def name_attention(
     model: bottlenecks.Bottleneck, features: torch.Tensor, parts: int, threshold: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,7 +64,7 @@ def name_attention(
 
 
 def name_channels(
-    model: bottlenecks.Labeler, features: torch.Tensor, parts: int, threshold: float
+    model: torch.nn.Module, features: torch.Tensor, parts: int, threshold: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The strongest channels' regions and what the labeler calls them: as `name_attention`."""
     masks, _ = bottlenecks.prominent_channels(features, min(parts, features.shape[2]), threshold)
@@ -99,33 +85,16 @@ def by_truth(clip: Clip, images: ImageDataset, parts: int) -> Regions:
     """The largest visible parts of each animal, each with the descriptor nearest to it (bestiary only)."""
     maps = torch.stack([largest_parts(images.part_masks(i), parts) for i in range(len(images))])
     embedded = explain.embed_parts(clip, clip.pixels(images), maps, parts)[0].cpu()
-    nearest = (embedded.to(clip.device) @ baselines.queries(clip, images).T).argmax(2).cpu()
+    nearest = (embedded.to(clip.device) @ words.concepts(clip, images).T).argmax(2).cpu()
     return Regions(one_each(maps, parts), embedded, nearest)
 
 
 def largest_parts(masks: Mapping[str, np.ndarray], count: int) -> torch.Tensor:
     """Label map int64 [H, W] of the `count` largest of the named masks bool [H, W], -1 elsewhere."""
-    found = sorted(masks.values(), key=lambda mask: -mask.sum())[:count]
     label_map = torch.full(next(iter(masks.values())).shape, -1)
-    for k, mask in enumerate(found):
+    for k, mask in enumerate(sorted(masks.values(), key=lambda mask: -mask.sum())[:count]):
         label_map[torch.from_numpy(mask)] = k
     return label_map
-
-
-def rivals(measured: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """For each of `faithfulness.MEASURES` two explanations, the one expected to be higher and the one below it.
-
-    The published order has both of the paper's methods better than all trained ones, so the *worse* of `PARTS` stands
-    beside the *best* of `TRAINED`. In insertion it is the other way round: the best trained one beside the better of
-    the paper's. measured: from `faithfulness.measures`, one model's, random regions left out. Paper, Table 1.
-    """
-    mean, pairs = measured.groupby("explanation")[list(faithfulness.MEASURES)].mean(), {}
-    for measure, good in faithfulness.MEASURES.items():
-        ours, trained = (good * mean.loc[list(names), measure] for names in (PARTS, TRAINED))
-        one = str(ours.idxmax() if measure == "insertion" else ours.idxmin())
-        pair = (one, str(trained.idxmax()))
-        pairs[measure] = pair if measure == "acc_inc" else pair[::-1]
-    return pairs
 
 
 # --- all of them
@@ -150,32 +119,50 @@ class Explainer:
         """The explanations, in the order of `masks`."""
         return [*TRAINED, *PARTS, *([TRUE] if self.images.name == "bestiary" else []), WHOLE]
 
-    def masks(self, which: Sequence[int] | np.ndarray, **changed: Any) -> dict[str, torch.Tensor]:
-        """The ranked regions of each explanation in the images at `which`: name -> bool [m, L, h, w].
-
-        changed: other options for this call, of those that the parts don't depend on.
-        """
-        options, which = replace(self.options, **changed), np.asarray(which)
-        some, clip = self.images.subset(which), self.clip
-        found = {k: by_baseline(clip, some, self.models[m], self.how, options) for k, m in TRAINED.items()}
-        found |= {k: by_parts(clip, some, of.at(which), options) for k, of in self.parts.items()}
-        if TRUE in self.names:  # only in the bestiary are they known
-            found[TRUE] = by_truth(clip, some, options.parts)
-        embedded, texts = clip.embed_images(some).cpu(), clip.embed_texts(some.bank).cpu()
-        scores = {k: _scores(embedded, r, texts, options.rank) for k, r in found.items()}
-        masks = {k: faithfulness.ranked(r.masks, scores[k])[0] for k, r in found.items()}
-        masks[WHOLE] = torch.zeros(len(which), options.parts, 1, 1, dtype=torch.bool)
+    def masks(self, which: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
+        """The ranked regions of each explanation in the images at `which`: name -> bool [m, L, h, w]."""
+        found = self.trained(which, self.options.threshold) | self.untrained(which)
+        masks = self.ranked(which, found, self.options.rank)
+        masks[WHOLE] = torch.zeros(len(which), self.options.parts, 1, 1, dtype=torch.bool)
         masks[WHOLE][:, 0] = True
         return masks
 
+    def trained(self, which: Sequence[int] | np.ndarray, threshold: float) -> dict[str, Regions]:
+        """What the trained baselines look at, with the descriptors that they name there."""
+        clip, where = self.clip, (self.how["feature"], self.how["layer"])
+        pieces: dict[str, list[tuple[torch.Tensor, ...]]] = {name: [] for name in TRAINED}
+        for span in np.array_split(np.asarray(which), -(-len(which) // 256)):
+            pixels = clip.pixels(self.images.image(i) for i in span)
+            features, grid = clip.patch_features(pixels, *where)
+            for name, key in TRAINED.items():
+                by = name_channels if key == "feature_maps" else name_attention
+                masks, named = by(self.models[key], features, self.options.parts, threshold)
+                masks = masks.unflatten(2, grid).cpu()
+                pieces[name].append((masks, embed_regions(clip, pixels, masks).cpu(), named.cpu()))
+        return {name: Regions(*map(torch.cat, zip(*of, strict=True))) for name, of in pieces.items()}
 
-def _scores(embedded: torch.Tensor, regions: Regions, texts: torch.Tensor, rank: str) -> torch.Tensor:
-    return faithfulness.rank_scores(embedded, regions.embedded, texts[regions.descriptors.clamp(min=0)], rank)
+    def untrained(self, which: Sequence[int] | np.ndarray) -> dict[str, Regions]:
+        """The paper's parts and, in the bestiary, the true ones."""
+        which = np.asarray(which)
+        some, options = self.images.subset(which), self.options
+        found = {name: by_parts(self.clip, some, of.at(which), options) for name, of in self.parts.items()}
+        return found | ({TRUE: by_truth(self.clip, some, options.parts)} if TRUE in self.names else {})
+
+    def ranked(
+        self, which: Sequence[int] | np.ndarray, found: Mapping[str, Regions], rank: str
+    ) -> dict[str, torch.Tensor]:
+        """The regions' masks in the order of their importance (`faithfulness.rank_scores`)."""
+        embedded = self.clip.embed_images(self.images.subset(which)).cpu()
+        texts, masks = self.clip.embed_texts(self.images.bank).cpu(), {}
+        for name, of in found.items():
+            named = texts[of.descriptors.clamp(min=0)]
+            masks[name] = faithfulness.ranked(of.masks, faithfulness.rank_scores(embedded, of.embedded, named, rank))
+        return masks
 
 
 def prepare(given: Given, options: RegionOptions) -> Explainer:
     """The explanations of the given model and images. Raises UserError where baselines cannot be trained."""
     clip, images = given.model, given.images
     models, how, _ = baselines.opened(given, clip, images, options, list(TRAINED.values()))
-    parts = {name: explain.find(clip, images, options, key, given.seed) for name, key in PARTS.items()}
-    return Explainer(clip, images, options, models, how, parts)
+    found = explain.find_all(clip, images, options, tuple(PARTS.values()), given.seed)
+    return Explainer(clip, images, options, models, how, {name: found[key] for name, key in PARTS.items()})

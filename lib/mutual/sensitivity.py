@@ -11,7 +11,7 @@ import pandas as pd
 
 from lib import statistics
 from lib.data import ImageDataset
-from lib.mutual.explain import language_size
+from lib.mutual.words import language_size
 from lib.statistics import Estimate
 
 FINDINGS: dict[str, dict[str, Any]] = {
@@ -32,10 +32,7 @@ CORRELATIONS = {
     "MI ~ accuracy, all": ("mi", None),
 }
 DIFFERENCES = {  # of AUC, as in data/claims.toml
-    "ViT > ResNet": (
-        ("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336"),
-        ("RN50", "RN101", "RN50x4", "RN50x16"),
-    ),
+    "ViT > ResNet": (("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336"), ("RN50", "RN101", "RN50x4", "RN50x16")),
     "larger model": (("ViT-L-14",), ("ViT-B-16",)),
     "more patches": (("ViT-B-16", "ViT-L-14-336"), ("ViT-B-32", "ViT-L-14")),
     "better data": (("ViT-B-16-dcp", "ViT-B-16-dfn"), ("ViT-B-16",)),
@@ -96,11 +93,10 @@ def conclusions(seen: pd.DataFrame, top1: pd.Series, seed: int = 0) -> pd.DataFr
             sides = {"model": list(greater)}, {"model": list(less)}
             found[name] = statistics.difference(part, "auc", *sides, seed=seed)
         found[ABOVE] = statistics.estimate(part.groupby("image")["above_chance"].mean().to_numpy(), seed=seed)
-        for name, (value, low, high, _) in found.items():
-            sign = "" if np.isnan(value) else "▲" if low > 0 else "▼" if high < 0 else "○"
-            line = {"switch": switch, "conclusion": name, "value": value, "value_low": low, "value_high": high}
-            lines.append(line | {"sign": sign})
-    return pd.DataFrame(lines)
+        lines += [(switch, name, *estimate[:3]) for name, estimate in found.items()]
+    table = pd.DataFrame(lines, columns=["switch", "conclusion", "value", "value_low", "value_high"])
+    signs = [table["value"].isna(), table["value_low"] > 0, table["value_high"] < 0]
+    return table.assign(sign=np.select(signs, ["", "▲", "▼"], "○"))
 
 
 def _correlation(part: pd.DataFrame, quantity: str, models: pd.Index, top1: pd.Series, seed: int) -> Estimate:
@@ -108,26 +104,25 @@ def _correlation(part: pd.DataFrame, quantity: str, models: pd.Index, top1: pd.S
     wide = part.pivot_table(quantity, "model", "image", sort=False).reindex(models)
     if len(models) < 3 or wide.isna().all(axis=1).any():
         return Estimate(np.nan)
-    accuracy = top1[models].to_numpy(float)
-    draws = statistics.coefficient(statistics.resampled_means(wide.to_numpy(), seed=seed), accuracy)
-    return statistics.of_draws(
-        float(statistics.coefficient(wide.mean(axis=1).to_numpy(), accuracy)), draws, len(models)
-    )
+    accuracy, means = top1[models].to_numpy(float), statistics.resampled_means(wide.to_numpy(), seed=seed)
+    value = statistics.coefficient(wide.mean(axis=1).to_numpy(), accuracy)
+    return statistics.of_draws(float(value), statistics.coefficient(means, accuracy), len(models))
+
+
+def beside(found: pd.DataFrame) -> pd.DataFrame:
+    """Lines of `conclusions` as a table to look at: a line a switch, a column a conclusion, "value sign" in each."""
+    there = found[found["sign"] != ""]
+    text = there["value"].map("{:+.2f} ".format) + there["sign"]
+    wide = there.assign(text=text).pivot(index="switch", columns="conclusion", values="text")
+    return wide.reindex(index=found["switch"].unique(), columns=found["conclusion"].unique())
 
 
 def survival(found: pd.DataFrame) -> pd.DataFrame:
     """Under how many switches each conclusion stands, and whether under all: a line a conclusion of `conclusions`."""
-    lines = {}
-    for name, group in found[found["sign"] != ""].groupby("conclusion", sort=False):
-        above, values = int((group["sign"] == "▲").sum()), group["value"]
-        same = (values > 0).all() or (values < 0).all()
-        lines[name] = {
-            "switches": len(group),
-            "positive": int((values > 0).sum()),
-            "interval above zero": above,
-            "interval below zero": int((group["sign"] == "▼").sum()),
-            "lowest": values.min(),
-            "highest": values.max(),
-            "verdict": "survives" if above == len(group) else "sign survives" if same else "depends on the switch",
-        }
-    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("conclusion")
+    found = found[found["sign"] != ""].assign(positive=found["value"] > 0)
+    by = found.assign(above=found["sign"] == "▲", below=found["sign"] == "▼").groupby("conclusion", sort=False)
+    names = {"switches": ("sign", "size"), "positive": ("positive", "sum"), "interval above zero": ("above", "sum")}
+    names |= {"interval below zero": ("below", "sum"), "lowest": ("value", "min"), "highest": ("value", "max")}
+    table = by.agg(**names)
+    same = [table["interval above zero"] == table["switches"], (table["lowest"] > 0) | (table["highest"] < 0)]
+    return table.assign(verdict=np.select(same, ["survives", "sign survives"], "depends on the switch"))

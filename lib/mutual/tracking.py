@@ -5,6 +5,7 @@ counts that could be had without the truth.
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -49,19 +50,14 @@ def tracking(table: pd.DataFrame, within: pd.DataFrame, seed: int = 0) -> pd.Dat
     table: as of `within_models`, with `top1`; within: what that gives. Columns over_models (interval: other images),
     other_models (the same value, interval: other models), within (other images), each with _low and _high.
     """
-    n, lines = table["image"].nunique(), {}
-    for count in ("top1", *COUNTS):
-        for truth in TRUTHS:
-            means = table.groupby("model", sort=False)[[count, truth]].mean()
-            found = {
-                "over_models": statistics.correlation_over_images(table, count, truth, "spearman", seed=seed),
-                "other_models": statistics.correlation(means[count], means[truth], "spearman", seed),
-            }
-            if count in COUNTS:
-                draws = within[count, truth].to_numpy()
-                found["within"] = statistics.of_draws(draws[0], draws[1:], n)
-            lines[count, truth] = _flat(found)
-    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["count", "truth"])
+    n, found = table["image"].nunique(), {}
+    for pair in product(("top1", *COUNTS), TRUTHS):
+        means = table.groupby("model", sort=False)[list(pair)].mean()
+        found[*pair, "over_models"] = statistics.correlation_over_images(table, *pair, "spearman", seed=seed)
+        found[*pair, "other_models"] = statistics.correlation(means[pair[0]], means[pair[1]], "spearman", seed)
+        if pair in within:
+            found[*pair, "within"] = statistics.of_draws(within[pair][0], within[pair][1:].to_numpy(), n)
+    return statistics.arranged(found, ["count", "truth"])
 
 
 def right_and_wrong(table: pd.DataFrame, values: Sequence[str], seed: int = 0) -> pd.DataFrame:
@@ -70,18 +66,13 @@ def right_and_wrong(table: pd.DataFrame, values: Sequence[str], seed: int = 0) -
     table: one line a model and image, with `top1` (0 or 100). Columns right, wrong and difference, each with
     _low and _high over images drawn again.
     """
-    lines, images = {}, table["image"].unique()
+    found, images = {}, table["image"].unique()
     for value in values:
-        means, draws = [], []
-        for top1 in (100, 0):
-            side = table[table["top1"] == top1].pivot_table(value, "model", "image").reindex(columns=images)
-            means.append(side.mean(axis=1).mean())
-            draws.append(statistics.resampled_means(side.to_numpy(), seed=seed).mean(1))
+        sides = [table[table["top1"] == top1].pivot_table(value, "model", "image") for top1 in (100, 0)]
+        sides = [side.reindex(columns=images) for side in sides]
+        means = [side.mean(axis=1).mean() for side in sides]
+        draws = [statistics.resampled_means(side.to_numpy(), seed=seed).mean(1) for side in sides]
         pairs = {"right": (means[0], draws[0]), "wrong": (means[1], draws[1])}
         pairs["difference"] = (means[0] - means[1], draws[0] - draws[1])
-        lines[value] = _flat({k: statistics.of_draws(*pair, len(images)) for k, pair in pairs.items()})
-    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("quantity")
-
-
-def _flat(found: dict[str, statistics.Estimate]) -> dict[str, float]:
-    return {k + end: x for k, e in found.items() for end, x in zip(("", "_low", "_high"), e[:3], strict=True)}
+        found |= {(value, side): statistics.of_draws(*pair, len(images)) for side, pair in pairs.items()}
+    return statistics.arranged(found, ["quantity"])

@@ -5,11 +5,13 @@ testbed that Taori et al. (2020) trained in the standard way on ImageNet alone; 
 data/published/imagenet_testbed_standard.csv, and no image is needed. The accuracies of the paper's zero-shot models are
 open_clip's own (data/published/outlier_features_support.csv).
 
-Everything here is a dict of split -> `Drawn`, accuracies in per cent; "val" is the unshifted split.
+Accuracies are a dict of split -> `Drawn`, in per cent; "val" is the unshifted split. Lines are a dict of shift ->
+`Line`, fitted to the accuracies as measured and to each draw.
 """
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from lib import data
@@ -21,7 +23,7 @@ from lib.outliers.summaries import hits
 from lib.paths import DATA
 from lib.run import Found
 from lib.seeds import number, rng
-from lib.statistics import Estimate, arranged, of_draws
+from lib.statistics import arranged, of_draws
 
 # our name of a split (a shift's is that of its folder) -> its column in the testbed, its name at open_clip
 COLUMNS = {
@@ -35,6 +37,7 @@ COLUMNS = {
 LOWEST = 55.0  # unshifted accuracy (%) of a baseline model: far below the models in question the line is another
 ADVERSARIAL = ("adversarial", "imagenet-a")  # shifts that were filtered against a model: their line has little meaning
 DRAWS = 1000
+Accuracies = Mapping[str, Drawn]
 
 
 def baseline_models(dataset: str) -> list[str]:
@@ -53,72 +56,62 @@ def accuracies(table: pd.DataFrame, seed: int = 0) -> dict[str, Drawn]:
     return found
 
 
-def known(accuracies: Mapping[str, Drawn], dataset: str) -> dict[str, Drawn]:
+def known(accuracies: Accuracies, dataset: str) -> dict[str, Drawn]:
     """The accuracies of a dataset's baseline models: out of `accuracies`, or the public ones of the same shifts."""
     names = baseline_models(dataset)
     own = {split: x.of(names) for split, x in accuracies.items()}
     return own if names else public_baselines([s for s in accuracies if s != "val"])
 
 
-def averaged(found: Mapping[str, Drawn], leave_out: Sequence[str] = ()) -> Drawn:
+def averaged(found: Accuracies, leave_out: Sequence[str] = ()) -> Drawn:
     """Mean over the shifts of models that have them all."""
-    first, *others = [x for shift, x in found.items() if shift not in ("val", "mean", *leave_out)]
-    values, draws = sum((x.values for x in others), first.values), sum((x.draws for x in others), first.draws)
-    return Drawn(values / (1 + len(others)), draws / (1 + len(others)))
+    first, *others = [x.rows for shift, x in found.items() if shift not in ("val", "mean", *leave_out)]
+    return Drawn(sum(others, first) / (1 + len(others)))
 
 
-def lines(baselines: Mapping[str, Drawn], axis: str = "logit") -> dict[str, tuple[Line, Line]]:
-    """For each shift the line of the baseline models that have it, and those of its draws. Raises as `fit` does."""
-    found, x = {}, baselines["val"]
-    for shift, y in baselines.items():
-        there = y.values.notna()
-        line = fit(x.values[there], y.values[there], axis, list(map(str, y.values.index[there])))
-        found[shift] = line, fit(x.draws.to_numpy(), y.draws.to_numpy(), axis)
-    return {shift: both for shift, both in found.items() if shift != "val"}
+def lines(baselines: Accuracies, axis: str = "logit") -> dict[str, Line]:
+    """For each shift the line of the baseline models that have it. Raises as `fit` does."""
+    x = baselines["val"].rows
+    return {s: fit(x, y.rows, axis, list(map(str, x))) for s, y in baselines.items() if s != "val"}
 
 
-def table_of(lines: Mapping[str, tuple[Line, Line]]) -> pd.DataFrame:
+def table_of(lines: Mapping[str, Line]) -> pd.DataFrame:
     """The lines in numbers, one a shift; intervals where the images of the baselines are known."""
     found = {}
-    for shift, (line, drawn) in lines.items():
-        for name, key in {"slope": "slope", "intercept": "intercept", "R²": "r2"}.items():
-            draws = getattr(drawn, key).ravel()
-            value = getattr(line, key)
-            found[shift, name] = of_draws(value, draws, 0) if len(draws) > 1 else Estimate(value)
-    table = arranged(found, ["shift"]).assign(**{"baseline models": [line.n for line, _ in lines.values()]})
-    return table.assign(**{"left out (0 or 100 %)": [", ".join(x.dropped) or "none" for x, _ in lines.values()]})
+    for shift, line in lines.items():
+        for name, values in {"slope": line.slope, "intercept": line.intercept, "R²": line.r2}.items():
+            found[shift, name] = of_draws(values[0, 0], values[1:, 0], 0)
+    table = arranged(found, ["shift"]).assign(**{"baseline models": [line.n for line in lines.values()]})
+    return table.assign(**{"left out (0 or 100 %)": [", ".join(x.dropped) or "none" for x in lines.values()]})
 
 
-def over_baseline(found: Mapping[str, Drawn], lines: Mapping[str, tuple[Line, Line]]) -> dict[str, Drawn]:
+def over_baseline(found: Accuracies, lines: Mapping[str, Line]) -> dict[str, Drawn]:
     """Effective robustness of models under each shift that has a line, and "mean" over these shifts.
 
     Images are drawn again for the models and, where they are known, for the baselines alike.
     """
-    x, robust = found["val"], {}
-    for shift, (line, drawn) in lines.items():
-        y = found[shift]
-        values = effective(x.values, y.values, line)
-        draws = effective(x.draws, y.draws, drawn)
-        robust[shift] = Drawn(pd.Series(values, y.values.index), pd.DataFrame(draws, columns=y.draws.columns))
+    x, robust = found["val"].rows, {}
+    for shift, line in lines.items():
+        y = found[shift].rows
+        robust[shift] = Drawn(pd.DataFrame(effective(x, y, line), columns=y.columns))
     return robust | {"mean": averaged(robust)} if robust else {}
 
 
-def choices(found: Mapping[str, Drawn], baselines: Mapping[str, Drawn]) -> dict[str, Drawn]:
+def choices(found: Accuracies, baselines: Accuracies) -> dict[str, Drawn]:
     """Mean effective robustness on each axis, without the adversarial shift, and by one line to the mean accuracy."""
     means = {axis: over_baseline(found, lines(baselines, axis))["mean"] for axis in AXES}
     means["without the adversarial shift"] = averaged(over_baseline(found, lines(baselines)), ADVERSARIAL)
-    both = ({"val": x["val"], "all": averaged(x)} for x in (found, baselines))
-    at, line = next(both), lines(next(both))
-    return means | {"one line to the mean": over_baseline(at, line)["mean"]}
+    at, standard = ({"val": x["val"], "all": averaged(x)} for x in (found, baselines))
+    return means | {"one line to the mean": over_baseline(at, lines(standard))["mean"]}
 
 
-def pruned(found: Found, baselines: Mapping[str, Drawn], share: float, seed: int = 0) -> dict[str, Drawn]:
+def pruned(found: Found, baselines: Accuracies, share: float, seed: int = 0) -> dict[str, Drawn]:
     """Top-1 and mean effective robustness before a share of the directions is pruned by importance, and what changes.
 
     found: of `observe.pruning`. The lines of the baselines are held fixed; without baselines there is no robustness.
     Returns "top-1", "pruned", "change", "robustness" and "change of robustness".
     """
-    fixed = {s: (line, line) for s, (line, _) in lines(baselines).items()} if baselines else {}
+    fixed = {s: line.first for s, line in lines(baselines).items()} if baselines else {}
     top1, robust = [], []
     for s in (0.0, share):
         at = {x: redrawn(hits(found, x, "importance", s), number(seed, x)) for x in ("val", *fixed)}
@@ -128,14 +121,13 @@ def pruned(found: Found, baselines: Mapping[str, Drawn], share: float, seed: int
     return parts | {"robustness": robust[0], "change of robustness": robust[1] - robust[0]}
 
 
-# --- public tables
+# --- public tables: no image is known, and nothing can be drawn again but the models
 
 
 def public_baselines(shifts: Sequence[str] = tuple(COLUMNS)[1:]) -> dict[str, Drawn]:
     """Accuracies of the testbed's standard models on val and under shifts, in per cent, nan where it lacks one.
 
-    The single draw repeats the values, as no image is known. Raises UserError for a shift that the testbed does not
-    have, and where its table cannot be had.
+    Raises UserError for a shift that the testbed does not have, and where its table cannot be had.
     """
     strange = [shift for shift in shifts if shift not in COLUMNS]
     if strange:
@@ -144,11 +136,11 @@ def public_baselines(shifts: Sequence[str] = tuple(COLUMNS)[1:]) -> dict[str, Dr
     standard = pd.read_csv(DATA / "published" / "imagenet_testbed_standard.csv")["model"]
     table = pd.read_csv(data.download("imagenet_testbed_top1")).set_index("model").loc[standard]
     table = table[table["val"] >= LOWEST]
-    return {s: _fixed(table[COLUMNS[s][0]]) for s in ("val", *shifts)}
+    return {s: Drawn(table[[COLUMNS[s][0]]].T) for s in ("val", *shifts)}
 
 
 def public_accuracies() -> dict[str, Drawn]:
-    """Accuracies of the paper's zero-shot models, as open_clip publishes them, in per cent: like `public_baselines`.
+    """Accuracies of the paper's zero-shot models, as open_clip publishes them, in per cent.
 
     Models are named by (model, pretraining).
     """
@@ -156,17 +148,12 @@ def public_accuracies() -> dict[str, Drawn]:
     table = table[table["table"] == "zs_acc"].assign(value=lambda t: t["value"].astype(float))
     wide = table.pivot(index=["model", "pretraining"], columns="metric", values="value")
     wide = wide.loc[list(dict.fromkeys(zip(table["model"], table["pretraining"], strict=True)))]
-    return {ours: _fixed(wide[f"acc_{theirs}"]) for ours, (_, theirs) in COLUMNS.items()}
+    return {ours: Drawn(wide[[f"acc_{theirs}"]].T) for ours, (_, theirs) in COLUMNS.items()}
 
 
-def _fixed(values: pd.Series) -> Drawn:
-    return Drawn(values, values.to_frame().T)
-
-
-def models_again(found: Mapping[str, Drawn], seed: int = 0) -> dict[str, Drawn]:
+def models_again(found: Accuracies, seed: int = 0) -> dict[str, Drawn]:
     """The same accuracies with draws in which the models, instead of their images, are drawn again."""
-    count = len(found["val"].values)
-    drawn = rng(seed, "baseline models").integers(count, size=(DRAWS, count))
-    return {
-        s: Drawn(x.values, pd.DataFrame(x.values.to_numpy()[drawn], columns=x.values.index)) for s, x in found.items()
-    }
+    count = found["val"].rows.shape[1]
+    drawn = np.concatenate([np.arange(count)[None], rng(seed, "baseline models").integers(count, size=(DRAWS, count))])
+    again = {s: x.values.to_numpy()[drawn] for s, x in found.items()}
+    return {s: Drawn(pd.DataFrame(again[s], columns=x.rows.columns)) for s, x in found.items()}

@@ -1,15 +1,13 @@
 """Encoded concepts: which directions of an embedding space tell images with a concept from images without it.
 
-A direction gives each image a number, its projection. The average precision (AP) of ranking the images by it says
-how well that number finds those with the concept. A concept is encoded if some direction reaches AP >= 0.9 (paper
-v1, equation 5), and the number of such concepts is what the paper counts.
+A direction gives each image a number, its projection; the average precision (AP) of ranking the images by it says how
+well that number finds those with the concept. A concept is encoded if some direction reaches AP >= 0.9 (paper v1,
+equation 5), and the number of such concepts is what the paper counts. Centring the embeddings changes no ranking.
 
-AP depends on how rare a concept is: a ranking without any information has an AP equal to the share of positives.
-So each concept is judged among as many images without it as with it, drawn at random; several draws are averaged.
-With very few positives some direction of hundreds reaches 0.9 by luck, so concepts with fewer than `minimum`
-positives (or negatives) are left out, by name. A direction may point to a concept or away from it: both signs count.
-
-Adding a constant to all projections changes no ranking: centring the embeddings changes nothing here.
+A ranking without any information has an AP equal to the share of positives. So each concept is judged among as many
+images without it as with it, drawn at random; several draws are averaged. With very few positives some direction of
+hundreds reaches 0.9 by luck, so concepts with fewer than `minimum` positives (or negatives) are left out, by name. A
+direction may point to a concept or away from it: both signs count.
 """
 
 from collections.abc import Sequence
@@ -17,13 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
+from scipy import stats
 
 from lib.errors import UserError
-from lib.outliers.streaming import batches
 from lib.seeds import rng
 
-THRESHOLD = 0.9
 MINIMUM = 20
 RESAMPLES = 300
 
@@ -61,11 +57,6 @@ def choose(
     return np.flatnonzero(enough), dropped
 
 
-def project(rows: Any, right: torch.Tensor, size: int = 4096) -> np.ndarray:
-    """Projections of embeddings on directions, read in batches: [n, d], [d, D] -> float64 [n, D]."""
-    return np.concatenate([(chunk @ right.to(chunk.device)).cpu().numpy() for chunk in batches(rows, size)])
-
-
 def samples(labels: np.ndarray, column: int, how: Sampling) -> tuple[list[np.ndarray], int]:
     """The images that a concept is judged on, arrays of indices, and how many positives come first in each.
 
@@ -82,14 +73,8 @@ def samples(labels: np.ndarray, column: int, how: Sampling) -> tuple[list[np.nda
 
 def ranks(scores: Any) -> np.ndarray:
     """Dense ranks of each column, 0 for the highest, equal scores equal: [n, D] -> int32 [D, n]."""
-    scores = np.asarray(scores, dtype=np.float64)
-    order = np.argsort(-scores, axis=0, kind="stable")
-    ordered = np.take_along_axis(scores, order, axis=0)
-    step = np.zeros(scores.shape, dtype=np.int32)
-    step[1:] = ordered[1:] != ordered[:-1]
-    found = np.empty_like(step)
-    np.put_along_axis(found, order, np.cumsum(step, axis=0, dtype=np.int32), axis=0)
-    return np.ascontiguousarray(found.T)
+    found = stats.rankdata(-np.asarray(scores, np.float64), "dense", axis=0)
+    return np.ascontiguousarray(found.T, np.int32) - 1
 
 
 def average_precision(ranked: np.ndarray, positives: int) -> np.ndarray:
@@ -101,19 +86,14 @@ def average_precision(ranked: np.ndarray, positives: int) -> np.ndarray:
     keys = 2 * ranked
     keys[:, positives:] += 1
     keys.sort(axis=1)
-    hit, m = 1 - (keys & 1), keys.shape[1]
-    found, seen = np.cumsum(hit, axis=1, dtype=np.int32), np.arange(1, m + 1)
-    keys >>= 1
-    if (keys[:, 1:] == keys[:, :-1]).any():  # ties: each takes the counts at the end of its threshold
-        last = np.concatenate([keys[:, 1:] != keys[:, :-1], np.ones((len(keys), 1), bool)], axis=1)
-        first = np.concatenate([np.ones((len(keys), 1), bool), last[:, :-1]], axis=1)
-        end = np.minimum.accumulate(np.where(last, seen - 1, m)[:, ::-1], axis=1)[:, ::-1]
-        start = np.maximum.accumulate(np.where(first, seen - 1, 0), axis=1)
-        up = np.take_along_axis(found, end, axis=1) / (end + 1)
-        down = (positives - np.take_along_axis(found - hit, start, axis=1)) / (m - start)
-    else:  # from the other end, all the positives but those before have been found
-        up, down = found / seen, (positives - found + hit) / (m - seen + 1)
-    return np.stack([(hit * up).sum(axis=1), (hit * down).sum(axis=1)]) / positives
+    place, m = np.nonzero(keys % 2 == 0)[1].reshape(-1, positives), keys.shape[1]  # of each positive, best first
+    hits = np.arange(1, positives + 1)
+    # from the other end, all the positives but those before have been found
+    found = np.stack([(hits / (place + 1)).mean(1), (hits[::-1] / (m - place)).mean(1)])
+    for d in np.flatnonzero((keys[:, 1:] // 2 == keys[:, :-1] // 2).any(1)):  # ties are rare
+        both = ranked[d], ranked[d].max() - ranked[d]
+        found[:, d] = [weighted(r, positives, np.ones((1, m), np.uint8))[0] for r in both]
+    return found
 
 
 def precisions(ranked: np.ndarray, labels: np.ndarray, columns: np.ndarray, how: Sampling) -> np.ndarray:
@@ -133,14 +113,6 @@ def best(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     flat = precision.reshape(-1, precision.shape[-1])
     sign, direction = np.unravel_index(flat.argmax(axis=0), precision.shape[:2])
     return flat.max(axis=0), sign, direction
-
-
-def by_direction(precision: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
-    """How many concepts each direction encodes, in either sign: [2, D, C] -> int [D].
-
-    Their mean is the polysemanticity (our reading: the paper's own measure is not known).
-    """
-    return (precision.max(axis=0) >= threshold).sum(axis=1)
 
 
 def overlap(*encoded: np.ndarray) -> dict[tuple[bool, ...], int]:

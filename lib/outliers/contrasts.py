@@ -1,11 +1,12 @@
 """Comparisons between models: a zero-shot model and its counterparts, one backbone, one kind of training.
 
-Differences come from paired bootstrap draws: every model saw the same images, drawn again alike for all, so that the
-interval of a difference is narrower than those of its two numbers suggest.
+Every model saw the same images, which are drawn again alike for all, so that the interval of a difference is narrower
+than those of its two numbers suggest.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ from scipy import stats
 
 from lib import statistics
 from lib.models import LIBRARIES, catalogue
-from lib.statistics import Estimate, arranged, interval, of_draws
+from lib.statistics import METHODS, Estimate, arranged, interval, of_draws
 
 GROUPS = {"contrastive": "zero-shot", "finetuned": "fine-tuned", "supervised": "supervised", "captions": "captions"}
 OTHERS = list(GROUPS.values())[1:]
 SAVED = "saved"  # the group of embeddings from a file
 BACKBONES = ("RN50", "RN101", "ViT-B-16", "ViT-B-32")  # those whose zero-shot models have counterparts
-CONSTANT = ("d", "before_d", "outliers")  # columns of `observe.kurtosis` that are the same in all lines of a model
+CONSTANT = ["d", "before_d", "outliers"]  # columns of `observe.kurtosis` that are the same in all lines of a model
+NEEDED = 3  # models that a correlation needs
 Pairs = Sequence[tuple[str, str]]
 
 
@@ -62,18 +64,12 @@ def pairs(models: pd.DataFrame, others: Sequence[str] = OTHERS, group: str = "ze
     return list(zip(both["model_x"], both["model_y"], strict=True))
 
 
-def by_backbone(models: pd.DataFrame, others: Sequence[str] = OTHERS) -> dict[str, Pairs]:
-    """`pairs` of each backbone, and "mean" for all of them."""
-    own = models[models["own"]].groupby("backbone", sort=False)
-    return {str(b): pairs(part, others) for b, part in own} | {"mean": pairs(models, others)}
-
-
 def by_pretraining(models: pd.DataFrame, endings: Sequence[str] = ("",)) -> Pairs:
     """(OpenAI's model, a zero-shot model of the same backbone and other pretraining, whose name has such an ending)."""
     zero_shot = models[models["group"] == "zero-shot"].reset_index()
     both = zero_shot[zero_shot["own"]].merge(zero_shot[~zero_shot["own"]], on="backbone")
-    named = both["model_y"].astype(str).str.endswith(tuple(endings))
-    return list(zip(both["model_x"][named], both["model_y"][named], strict=True))
+    both = both[both["model_y"].astype(str).str.endswith(tuple(endings))]
+    return list(zip(both["model_x"], both["model_y"], strict=True))
 
 
 # --- a number of each model, and its draws
@@ -81,49 +77,55 @@ def by_pretraining(models: pd.DataFrame, endings: Sequence[str] = ("",)) -> Pair
 
 @dataclass(frozen=True)
 class Drawn:
-    """A number of each model, and the same when the images are drawn again: values [models], draws [draws, models]."""
+    """A number of each model, as measured and with the images drawn again: rows [1 + draws, models], as measured first.
 
-    values: pd.Series
-    draws: pd.DataFrame
+    Without draws it has no interval.
+    """
+
+    rows: pd.DataFrame
+
+    @property
+    def values(self) -> pd.Series:
+        return self.rows.iloc[0]
 
     def apply(self, function: Callable) -> "Drawn":
-        return Drawn(function(self.values), function(self.draws))
+        return Drawn(function(self.rows))
 
     def __sub__(self, other: "Drawn") -> "Drawn":
-        return Drawn(self.values - other.values, self.draws - other.draws)
+        return Drawn(self.rows - other.rows)
 
     def of(self, models: Iterable[str]) -> "Drawn":
         """The same of some models, those that there are."""
-        there = [m for m in models if m in self.values.index]
-        return Drawn(self.values[there], self.draws[there])
+        return Drawn(self.rows[[m for m in models if m in self.rows]])
 
     def mean(self, models: Iterable[str]) -> Estimate:
         """Mean over some models, those that there are; n counts them, nan for none."""
-        some = self.of(models)
-        return of_draws(some.values.mean(), some.draws.mean(axis=1).to_numpy(float), len(some.values))
+        some = self.of(models).rows
+        return _estimate(some.mean(axis=1), some.shape[1])
 
     def difference(self, pairs: Pairs) -> Estimate:
         """Mean over pairs of models of the first's number minus the second's; n counts the pairs, nan for none."""
-        there = [p for p in pairs if {*p} <= {*self.values.index}]
-        gaps = pd.DataFrame({p: self.draws[p[0]] - self.draws[p[1]] for p in there}).mean(axis=1)
-        value = np.mean([self.values[a] - self.values[b] for a, b in there]) if there else np.nan
-        return of_draws(value, gaps.to_numpy(float), len(there))
+        there = [(a, b) for a, b in pairs if a in self.rows and b in self.rows]
+        gaps = {(a, b): self.rows[a] - self.rows[b] for a, b in there}
+        return _estimate(pd.DataFrame(gaps, self.rows.index, dtype=float).mean(axis=1), len(there))
 
     def frame(self, name: str) -> pd.DataFrame:
         """Columns name, name_low and name_high, indexed by model."""
-        found = [of_draws(self.values[m], self.draws[m], 0)[:3] for m in self.values.index]
-        index = self.values.index if found else pd.Index([], dtype=str)
+        found = [_estimate(self.rows[m], 0)[:3] for m in self.rows]
+        index = self.rows.columns if found else pd.Index([], dtype=str)
         return pd.DataFrame(found, index=index, columns=[name, f"{name}_low", f"{name}_high"], dtype=float)
+
+
+def _estimate(rows: pd.Series, n: int) -> Estimate:
+    return of_draws(rows.iloc[0], rows.iloc[1:].to_numpy(float), n)
 
 
 def redrawn(wide: pd.DataFrame, seed: int = 0) -> Drawn:
     """Means over images, and when these are drawn again, alike for all models: [images, models]."""
-    draws = (
-        statistics.resampled_means(wide.to_numpy(np.float64).T, None, seed)
-        if wide.size
-        else np.empty((0, wide.shape[1]))
-    )
-    return Drawn(wide.mean(), pd.DataFrame(draws, columns=wide.columns))
+    rows = [wide.mean().to_numpy(float)[None]]
+    if wide.size:
+        rows.append(statistics.resampled_means(wide.to_numpy(np.float64).T, None, seed))
+    return Drawn(pd.DataFrame(np.concatenate(rows), columns=wide.columns))
 
 
 NONE = redrawn(pd.DataFrame())  # of no models
@@ -141,16 +143,20 @@ def summary(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     if "image" not in table:
         return table.set_index("title")
     values = [str(c) for c in table.select_dtypes("number") if c not in ("image", *CONSTANT)]
-    return interval(table, values, seed=seed).join(table.groupby("title", sort=False)[list(CONSTANT)].first())
+    return interval(table, values, seed=seed).join(table.groupby("title", sort=False)[CONSTANT].first())
+
+
+def beside(models: pd.DataFrame, numbers: Mapping[str, Drawn]) -> pd.DataFrame:
+    """Several numbers of each model with their intervals, a line a model, by title."""
+    return models[["title"]].join([x.frame(name) for name, x in numbers.items()]).set_index("title")
 
 
 def within(numbers: Mapping[str, Drawn], models: pd.DataFrame) -> pd.DataFrame:
     """A zero-shot model's numbers minus its counterparts', a line a number and backbone, and their mean."""
+    backbones = {**dict(list(models[models["own"]].groupby("backbone", sort=False))), "mean": models}
     gaps = {
-        (name, backbone, f"minus {other}"): drawn.difference(both)
-        for name, drawn in numbers.items()
-        for other in OTHERS
-        for backbone, both in by_backbone(models, [other]).items()
+        (name, backbone, f"minus {other}"): drawn.difference(pairs(part, [other]))
+        for (name, drawn), other, (backbone, part) in product(numbers.items(), OTHERS, backbones.items())
     }
     return arranged(gaps if pairs(models) else {}, ["of", "backbone"])
 
@@ -158,10 +164,10 @@ def within(numbers: Mapping[str, Drawn], models: pd.DataFrame) -> pd.DataFrame:
 # --- what goes with what, over models
 
 
-def over_models(x: Drawn, y: Drawn, models: Iterable[str], method: str = "spearman", seed: int = 0) -> Estimate:
-    """Correlation of two numbers over models, with the interval when the models are drawn again; n counts them."""
+def over_models(x: Drawn, y: Drawn, models: Iterable[str], seed: int = 0) -> Estimate:
+    """Spearman's correlation over models, with the interval when the models are drawn again; n counts them."""
     x, y = _together(x, y, models)
-    return statistics.correlation(x.values, y.values, method, seed)
+    return statistics.correlation(x.values, y.values, "spearman", seed)
 
 
 def goes_with(measures: Mapping[str, Drawn], y: Drawn, models: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -171,21 +177,23 @@ def goes_with(measures: Mapping[str, Drawn], y: Drawn, models: pd.DataFrame, see
     drawn again), other models (interval when the models are drawn again, text), n, p (permutation) and given
     (Spearman's, with the measure "accuracy" taken out).
     """
-    lines, zero_shot = {}, models.index[models["group"] == "zero-shot"]
-    for name, measure in measures.items():
-        for group, some in {"all": models.index, "zero-shot": zero_shot}.items():
-            a, b = _together(measure, y, some)
-            size = min(len(a.draws), len(b.draws))
-            for method in ("pearson", "spearman") if len(a.values) >= 3 else ():
-                value, low, high, n = over_models(a, b, some, method, seed)
-                drawn = statistics.coefficient(a.draws[:size].to_numpy(), b.draws[:size].to_numpy(), method)
-                cells = ("value", "value_low", "value_high", "n")
-                line: dict[str, Any] = dict(zip(cells, of_draws(value, drawn, n), strict=True))
-                line["other models"] = f"[{low:.2f}, {high:.2f}]" if np.isfinite(low) else "–"
-                line["p"] = statistics.permutation_p(a.values, b.values, method, seed)
-                taken_out = method == "spearman" and name != "accuracy"
-                line["given"] = partial(a, b, measures["accuracy"], some) if taken_out else np.nan
-                lines[name, group, method] = line
+    lines: dict[tuple, dict[str, Any]] = {}
+    groups = {"all": models.index, "zero-shot": models.index[models["group"] == "zero-shot"]}
+    for (name, measure), (group, some), method in product(measures.items(), groups.items(), METHODS):
+        a, b = _together(measure, y, some)
+        if a.rows.shape[1] < NEEDED:
+            continue
+        size = min(len(a.rows), len(b.rows))
+        drawn = statistics.coefficient(a.rows[:size], b.rows[:size], method)
+        _, low, high, n = statistics.correlation(a.values, b.values, method, seed)[:4]
+        line: dict[str, Any] = dict(
+            zip(("value", "value_low", "value_high", "n"), of_draws(drawn[0], drawn[1:], n)[:4], strict=True)
+        )
+        line["other models"] = f"[{low:.2f}, {high:.2f}]" if np.isfinite(low) else "–"
+        line["p"] = statistics.permutation_p(a.values, b.values, method, seed)
+        taken_out = method == "spearman" and name != "accuracy"
+        line["given"] = partial(a, b, measures["accuracy"], some) if taken_out else np.nan
+        lines[name, group, method] = line
     names = ["with", "models", "coefficient"]
     return pd.DataFrame(list(lines.values()), index=pd.MultiIndex.from_tuples(lines, names=names) if lines else None)
 
@@ -193,13 +201,12 @@ def goes_with(measures: Mapping[str, Drawn], y: Drawn, models: pd.DataFrame, see
 def inside_backbones(measures: Mapping[str, Drawn], y: Drawn, models: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Spearman's correlation of several numbers with `y` within each backbone of three models, with its p: texts."""
     lines: dict[str, dict[str, str]] = {}
-    for backbone, part in models.groupby("backbone", sort=False):
-        for name, measure in measures.items():
-            a, b = _together(measure, y, part.index)
-            if len(a.values) >= 3:
-                value = over_models(a, b, part.index).value
-                p = statistics.permutation_p(a.values, b.values, "spearman", seed)
-                lines.setdefault(str(backbone), {"models": str(len(part))})[name] = f"{value:.2f} (p {p:.2f})"
+    for (backbone, part), (name, measure) in product(models.groupby("backbone", sort=False), measures.items()):
+        a, b = _together(measure, y, part.index)
+        if a.rows.shape[1] >= NEEDED:
+            value = float(statistics.coefficient(a.values, b.values, "spearman"))
+            p = statistics.permutation_p(a.values, b.values, "spearman", seed)
+            lines.setdefault(str(backbone), {"models": str(len(part))})[name] = f"{value:.2f} (p {p:.2f})"
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("backbone")
 
 
@@ -209,9 +216,9 @@ def partial(x: Drawn, y: Drawn, given: Drawn, models: Iterable[str]) -> float:
     Ranks of x and y minus what a line in the ranks of `given` predicts.
     """
     x, y = _together(x, y, models)
-    if len(x.values) < 4:
+    if x.rows.shape[1] < 4:
         return np.nan
-    a, b, c = (stats.rankdata(v) for v in (x.values, y.values, given.of(x.values.index).values))
+    a, b, c = (stats.rankdata(v) for v in (x.values, y.values, given.of(x.rows.columns).values))
     return float(statistics.coefficient(*(r - np.polyval(np.polyfit(c, r, 1), c) for r in (a, b))))
 
 

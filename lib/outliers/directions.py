@@ -8,10 +8,8 @@ direction of the embedding space, and the paper's importance of it is
 A direction is privileged when its importance is far above that of the others. Pruning keeps a set K of directions:
 W_K = sum over i in K of s_i u_i v_i^T.
 
-Adding one vector to all rows of W adds one number to all logits of an image and changes no prediction, but it
-changes S and V. For a zero-shot head, whose rows are text embeddings and share a large common part, that is no
-detail: `centred` takes the mean row away first, the choice of that vector which leaves the smallest head (in the sum
-of its squares).
+Adding one vector to all rows of W changes no prediction, but it changes S and V. The rows of a zero-shot head share a
+large common part; `centred` takes the mean row away first, which leaves the smallest head (in the sum of its squares).
 
 Pruning is an approximation of low rank, so it needs other such approximations beside it. Each is written like the
 singular directions, as factors A [d, r] and B [r, classes] with logits h A[:, :k] B[:k] for the k directions kept.
@@ -96,18 +94,22 @@ def concentration(importances: Any) -> tuple[np.ndarray, np.ndarray]:
     return x.max(axis=-1) / np.median(x, axis=-1), x.max(axis=-1) / x.sum(axis=-1)
 
 
-def measure(
-    rows: Any, directions: Directions, seed: int = 0, resamples: int = RESAMPLES, size: int = BATCH
-) -> tuple[Averages, torch.Tensor]:
-    """One reading of embeddings [n, d]: `Averages` of the |cos| [D] ("cosine"), and the mean of h h^T [d, d]."""
-    if rows.shape[-1] != len(directions.right):
-        checked_head(directions.right.T, rows.shape[-1])
-    averages, second, right = Averages(seed, resamples), torch.zeros(()), directions.right
+def cosines(
+    rows: Any, directions: Mapping[str, Directions], seed: int = 0, resamples: int = RESAMPLES, size: int = BATCH
+) -> Averages:
+    """|cos| of embeddings [n, d] with directions by name, read once: `Averages` of [D] under each name."""
+    for several in directions.values():
+        checked_head(several.right.T, rows.shape[-1])
+    averages = Averages(seed, resamples)
     for chunk in batches(rows, size):
-        right = right.to(chunk.device)
-        averages.add({"cosine": (chunk @ right).abs() / chunk.norm(dim=1, keepdim=True)})
-        second = second.to(chunk.device) + chunk.T @ chunk
-    return averages, second / len(rows)
+        unit = chunk / chunk.norm(dim=1, keepdim=True)
+        averages.add({name: (unit @ x.right.to(unit.device)).abs() for name, x in directions.items()})
+    return averages
+
+
+def second_moment(rows: Any, size: int = BATCH) -> torch.Tensor:
+    """The mean of h h^T over embeddings [n, d]: float64 [d, d]."""
+    return sum((chunk.T @ chunk for chunk in batches(rows, size)), torch.zeros(())) / len(rows)
 
 
 # --- pruning: factors (A [d, r], B [r, classes]), the directions to keep first
@@ -142,21 +144,17 @@ def by_chance(head: torch.Tensor, seed: int = 0, k: int = 0) -> Factors:
     return right, right.T @ head.T
 
 
-def ways(
-    head: torch.Tensor, cosines: Any, cosines_centred: Any, second: torch.Tensor, seed: int = 0
-) -> dict[str, list[Factors]]:
-    """Every way of pruning a head [classes, d]: name -> its factors, several where it is random.
-
-    cosines: mean |cos| with the directions of the head as it is, and of the row-centred one; second: mean of h h^T.
-    """
-    plain, centred = decompose(head), decompose(head, centred=True)
-    second, draws = second.to(head.device), range(CHANCE_DRAWS)
+def ways(rows: Any, head: torch.Tensor, seed: int = 0) -> dict[str, list[Factors]]:
+    """Every way of pruning a head [classes, d] that reads embeddings [n, d]: its factors, several if it is random."""
+    heads = {"plain": decompose(head), "centred": decompose(head, centred=True)}
+    mean, second, draws = cosines(rows, heads, resamples=0), second_moment(rows).to(head.device), range(CHANCE_DRAWS)
+    plain, centred = heads.values()
     orders = [rng(seed, "random directions", k).permutation(len(plain)) for k in draws]
     return {
-        "importance": [ordered(plain, importance(plain.values.cpu(), cosines))],
+        "importance": [ordered(plain, importance(plain.values.cpu(), mean.mean("plain")))],
         "singular value": [ordered(plain, plain.values.cpu())],
-        "mean |cos|": [ordered(plain, cosines)],
-        "importance, row-centred head": [ordered(centred, importance(centred.values.cpu(), cosines_centred))],
+        "mean |cos|": [ordered(plain, mean.mean("plain"))],
+        "importance, row-centred head": [ordered(centred, importance(centred.values.cpu(), mean.mean("centred")))],
         "singular value, row-centred head": [ordered(centred, centred.values.cpu())],
         "PCA of the embeddings": [by_pca(head, second)],
         "reduced-rank regression": [by_regression(head, second)],
@@ -214,7 +212,10 @@ def prune(
 
 
 def _predictions(chunk: torch.Tensor, factors: Factors, bias: torch.Tensor, ks: Sequence[int]) -> torch.Tensor:
-    """The class that each head of rank k predicts: int64 [b, len(ks)]."""
+    """The class that each head of rank k predicts: int64 [b, len(ks)]. The logits grow from one rank to the next."""
     right, rest = (f.to(chunk.device) for f in factors)
-    part = chunk @ right
-    return torch.stack([(part[:, :k] @ rest[:k] + bias).argmax(1) for k in ks], dim=1)
+    part, logits, done, found = chunk @ right, bias.repeat(len(chunk), 1), 0, {}
+    for k in sorted(set(ks)):
+        logits.addmm_(part[:, done:k], rest[done:k])
+        found[k], done = logits.argmax(1), k
+    return torch.stack([found[k] for k in ks], dim=1)

@@ -5,10 +5,8 @@ For a vector h with d coordinates, mean m and (population) standard deviation s 
     K(h) = (1/d) sum_i ((h_i - m) / s)^4,
 
 not excess: a Gaussian vector has 3 (Elhage et al. 2023), a vector with a single other coordinate has almost d.
-The paper reports the mean of K over the images. K does not change when h is scaled; it changes when a vector is
-subtracted from all embeddings, and when they are rotated. Hence the two controls: K of h minus the data set's mean
-embedding, which asks whether the outliers say anything about the image, and K after a random rotation, which has no
-reason to prefer an axis.
+The paper reports the mean of K over the images. Two controls: K of h minus the data set's mean embedding, which asks
+whether the outliers say anything about the image, and K after a random rotation, which has no reason to prefer an axis.
 """
 
 from dataclasses import dataclass
@@ -72,15 +70,11 @@ def relative(value: Any, d: int) -> Any:
     return (value - gaussian(d)) / (largest(d) - gaussian(d)) if d >= 4 else value * np.nan
 
 
+@lru_cache(maxsize=2 * ROTATIONS)  # each batch of a file asks for the same
 def rotation(d: int, seed: int = 0, k: int = 0) -> torch.Tensor:
     """The k-th random rotation (or reflection) of d coordinates, uniform over all of them: float64 [d, d]."""
     q, r = np.linalg.qr(rng(seed, "rotation", k).normal(size=(d, d)))
     return torch.from_numpy(q * np.sign(np.diag(r)))
-
-
-@lru_cache(maxsize=2)  # each batch of a file asks for the same
-def _rotations(d: int, seed: int) -> list[torch.Tensor]:
-    return [rotation(d, seed, k) for k in range(ROTATIONS)]
 
 
 def subspaces(rows: Any, d: int, seed: int = 0) -> torch.Tensor:
@@ -141,12 +135,13 @@ def measures(rows: torch.Tensor, about: Coordinates, seed: int = 0) -> dict[str,
     and common (K of COMMON_WIDTH coordinates). nan where there are too few coordinates.
     """
     z, d = standardised(rows), rows.shape[1]
+    turns = [rotation(d, seed, k) for k in range(ROTATIONS)]
     raw, none = (z**4).mean(1), torch.full((len(rows),), torch.nan)
     rest = [i for i in range(d) if i != about.top]
     return {
         "raw": raw,
         "centred": kurtosis(rows - about.mean),
-        "rotated": torch.stack([kurtosis(rows @ turn.to(rows.device)) for turn in _rotations(d, seed)]).mean(0),
+        "rotated": torch.stack([kurtosis(rows @ turn.to(rows.device)) for turn in turns]).mean(0),
         "without_top": kurtosis(rows[:, rest]) if d > 2 else none,
         "top": z[:, about.top] ** 4 / d,
         "max_z": z.abs().amax(1),

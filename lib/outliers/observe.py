@@ -1,6 +1,5 @@
 """What is seen of one model, of one file of embeddings, or of the public ones, as tables of observations."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ def kurtosis(given: Given, options: Saved) -> Seen:
         return Seen(pd.DataFrame([line]), {"z": z})
     model, images = given.model, given.images
     about, each = shape.each(model.embed_images(images), given.seed)
-    table = pd.DataFrame({**_named(images), **each}).assign(d=len(about.z), outliers=len(about.outliers))
+    table = _named(images).assign(**each, d=len(about.z), outliers=len(about.outliers))
     try:
         rows = model.embed_images(images, projected=False)
         before = shape.each(rows, given.seed)[1]
@@ -60,13 +59,15 @@ def real_kurtosis(given: Given) -> Seen:
 
 def _streamed(rows: saved.Rows, seed: int) -> tuple[dict[str, float], np.ndarray]:
     """The line of a set of embeddings, with `share`, what the top coordinate carries of K (%); and mean |z| [d]."""
-    about, averages = shape.averaged(rows, seed)
+    about, found = shape.averaged(rows, seed)
     line: dict[str, float] = {"images": about.n, "d": len(about.z), "outliers": len(about.outliers)}
     line["top_coordinate"] = about.top
-    for name in averages.names:
-        line |= _with_bounds(name, averages.mean(name), averages.draws(name))
-    share = 100 * averages.draws("top") / averages.draws("raw")
-    return line | _with_bounds("share", 100 * averages.mean("top") / averages.mean("raw"), share), about.z
+    numbers = {name: (found.mean(name), found.draws(name)) for name in found.names}
+    top, raw = numbers["top"], numbers["raw"]
+    numbers["share"] = (100 * top[0] / raw[0], 100 * top[1] / raw[1])
+    for name, (value, draws) in numbers.items():
+        line[name], line[f"{name}_low"], line[f"{name}_high"], *_ = of_draws(float(value), draws, 0)
+    return line, about.z
 
 
 def likeness(given: Given) -> Seen:
@@ -74,14 +75,13 @@ def likeness(given: Given) -> Seen:
 
     No lines where that model cannot be had, and the reason in the notes.
     """
-    model, images = given.model, given.images
+    model, images, columns = given.model, given.images, list(cka.TERMS)
     try:
         other = given.open_model(model.backbone)
     except UserError as error:
-        return Seen(pd.DataFrame(columns=list(cka.TERMS), dtype=float), {}, {"reason": str(error)})
+        return Seen(pd.DataFrame(columns=columns, dtype=float), {}, {"reason": str(error)})
     order = rng(given.seed, "minibatches").permutation(len(images))
-    found = cka.terms(*(m.embed_images(images)[order] for m in (model, other)))
-    return Seen(pd.DataFrame(found, columns=list(cka.TERMS)))
+    return Seen(pd.DataFrame(cka.terms(*(m.embed_images(images)[order] for m in (model, other))), columns=columns))
 
 
 # --- privileged directions
@@ -103,7 +103,7 @@ def real_directions(given: Given, options: Pruning) -> Seen:
         return Seen(pd.DataFrame(), {}, {"reason": reason})
     photographs, captions = (torch.from_numpy(np.asarray(found[n][:], np.float64)) for n in PUBLIC_SETS)
     seen = _directions(photographs, captions, given.seed)
-    factors, ks = _ways(photographs, captions, options, given.seed)
+    factors, ks = method.ways(photographs, captions, given.seed), _ranks(captions, options)
     both = {way: factors[way] for way in ("importance", "importance, row-centred head")}
     none, labels = torch.zeros(len(captions)), np.arange(len(photographs))
     hits = torch.cat([x["hit"] for x in method.prune(photographs, captions, none, both, ks, labels)])
@@ -119,31 +119,24 @@ def _directions(rows: Any, weight: Any, seed: int) -> Seen:
     """
     weight = method.checked_head(weight, rows.shape[-1])
     top, mean = shape.coordinates(rows).top, weight.mean(0) / weight.mean(0).norm().clamp_min(1e-300)
-    frames, drawn = [], []
-    for name in method.HEADS:
-        found = method.decompose(weight, name == "row-centred")
-        averages, _ = method.measure(rows, found, seed)
-        values, right = found.values.cpu(), found.right
-        frame = pd.DataFrame({"singular": values, "cosine": averages.mean("cosine")})
+    found = {name: method.decompose(weight, name == "row-centred") for name in method.HEADS}
+    averages, frames, drawn = method.cosines(rows, found, seed), [], []
+    for name, of_head in found.items():
+        values, right = of_head.values.cpu(), of_head.right
+        frame = pd.DataFrame({"singular": values, "cosine": averages.mean(name)}).rename_axis("direction").reset_index()
         frame["importance"] = method.importance(values, frame["cosine"])
         frame["mean_link"] = (right.T @ mean).abs().cpu().numpy()
         frame["outlier_link"] = right[top].square().cpu().numpy() * len(right)
-        frames.append(frame.rename_axis("direction").reset_index().assign(head=name))
-        drawn.append(method.concentration(method.importance(values, averages.draws("cosine"))))
+        frames.append(frame.assign(head=name))
+        drawn.append(method.concentration(method.importance(values, averages.draws(name))))
     ratio, share = (np.stack(x) for x in zip(*drawn, strict=True))
     return Seen(pd.concat(frames, ignore_index=True), {"ratio": ratio, "share": share}, {"outlier": top})
 
 
-def _ways(
-    rows: Any, weight: torch.Tensor, options: Pruning, seed: int
-) -> tuple[dict[str, list[method.Factors]], list[int]]:
-    """Every way of pruning a head, and how many directions are kept for each share."""
-    plain = method.decompose(weight)
-    averages, second = method.measure(rows, plain, seed)
-    centred, _ = method.measure(rows, method.decompose(weight, centred=True), seed)
-    cosines = averages.mean("cosine"), centred.mean("cosine")
-    ks = [method.kept(len(plain), share) for share in options.pruned]
-    return method.ways(method.checked_head(weight), *cosines, second, seed), ks
+def _ranks(weight: torch.Tensor, options: Pruning) -> list[int]:
+    """How many directions of a head are kept for each share."""
+    count = len(method.decompose(weight))
+    return [method.kept(count, share) for share in options.pruned]
 
 
 def pruning(given: Given, options: Pruning) -> Seen:
@@ -154,15 +147,15 @@ def pruning(given: Given, options: Pruning) -> Seen:
     "without_outlier" [images], the hits with the top coordinate of the kurtosis set to zero in all embeddings.
     """
     rows, weight, bias, model = _opened(given, options)
-    factors, ks = _ways(rows, weight, options, given.seed)
+    weight = method.checked_head(weight, rows.shape[-1])
+    factors, ks = method.ways(rows, weight, given.seed), _ranks(weight, options)
     grid = pd.MultiIndex.from_product([factors, options.pruned], names=["way", "share"]).to_frame(index=False)
     if model is None:
         averages = Averages(given.seed)
         for part in method.prune(rows, weight, bias, factors, ks):
             averages.add(part)
-        agree, draws = averages.mean("agree"), averages.draws("agree")
-        low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-        bounds = {"agree": agree.ravel(), "agree_low": low.ravel(), "agree_high": high.ravel()}
+        low, high = np.quantile(averages.draws("agree"), [0.025, 0.975], axis=0)
+        bounds = {"agree": averages.mean("agree").ravel(), "agree_low": low.ravel(), "agree_high": high.ravel()}
         return Seen(grid.assign(split="val", **bounds))
     images, everything, frames, tensors = given.images, np.arange(len(weight)), [], {}
     for split, (pictures, present) in {"val": (images, everything), **shifted(given, images, options)}.items():
@@ -174,8 +167,8 @@ def pruning(given: Given, options: Pruning) -> Seen:
         tensors[split] = hits.round().astype(np.uint8)
         if split == "val":
             tensors["agree"] = agree.round().astype(np.uint8)
-    mask = torch.arange(weight.shape[1], device=weight.device) != shape.coordinates(rows).top
-    tensors["without_outlier"] = _hits(rows * mask, weight, bias, images.labels).astype(np.uint8)
+    mask = torch.arange(weight.shape[1], device=rows.device) != shape.coordinates(rows).top
+    tensors["without_outlier"] = _hits(rows * mask, weight.to(rows), bias, images.labels).astype(np.uint8)
     return Seen(pd.concat(frames, ignore_index=True), tensors, {"ways": list(factors), "shares": list(options.pruned)})
 
 
@@ -185,8 +178,7 @@ def _opened(given: Given, options: Saved) -> tuple[Any, torch.Tensor, torch.Tens
         model, images = given.model, given.images
         return model.embed_images(images), *heads.head(model, images), model
     weight, bias = saved.head(given.open_file(options.head) if options.head else "")
-    rows = _of_file(given, options)
-    return rows, method.checked_head(weight, rows.shape[-1]), torch.from_numpy(bias), None
+    return _of_file(given, options), torch.from_numpy(weight), torch.from_numpy(bias), None
 
 
 # --- accuracy under shifts
@@ -206,7 +198,7 @@ def robustness(given: Given, options: Shifts) -> pd.DataFrame:
     for split, (pictures, present) in {"val": (images, np.arange(len(weight))), **moved}.items():
         labels = np.searchsorted(present, pictures.labels)
         top1 = _hits(model.embed_images(pictures), weight[present], bias[present], labels)
-        frames.append(pd.DataFrame(_named(pictures)).assign(split=split, top1=top1))
+        frames.append(_named(pictures).assign(split=split, top1=top1))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -248,10 +240,5 @@ def _public(given: Given) -> tuple[dict[str, saved.Rows], str]:
     return dict(zip(PUBLIC_SETS, saved.embeddings(path).values(), strict=True)), ""
 
 
-def _named(images: ImageDataset) -> dict[str, Iterable]:
-    return {"image": np.arange(len(images)), "class": [images.classes[k] for k in images.labels]}
-
-
-def _with_bounds(name: str, value: Any, draws: np.ndarray) -> dict[str, float]:
-    found = of_draws(value, draws, 0)
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+def _named(images: ImageDataset) -> pd.DataFrame:
+    return pd.DataFrame({"image": np.arange(len(images)), "class": [images.classes[k] for k in images.labels]})

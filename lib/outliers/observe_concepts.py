@@ -12,6 +12,7 @@ from lib.outliers.directions import CHANCE_DRAWS, decompose
 from lib.outliers.kurtosis import rotation
 from lib.outliers.options import Concepts
 from lib.outliers.probes import APART, IMAGES, Probe, beyond
+from lib.outliers.streaming import batches
 from lib.store import Seen
 
 PER_CLASS = 50  # images of the probe for each class of a run with a limit
@@ -62,15 +63,16 @@ def encoded(rows: torch.Tensor, weight: torch.Tensor, probe: Probe, options: Con
     ]
     frames, tensors = [], {}
     for choice, ways, how, signs in asked:
-        ranked = method.ranks(method.project(rows, ways))
+        along = [(chunk @ ways.to(chunk.device)).cpu() for chunk in batches(rows)]
+        ranked = method.ranks(torch.cat(along))
         if choice != "one sign":  # which is of those of the head
             found = method.precisions(ranked, probe.labels, columns, how)
         found = found[:signs]
         ap, sign, direction = method.best(found)
         frames.append(pd.DataFrame({**about, "choice": choice, "ap": ap, "sign": 1 - 2 * sign, "direction": direction}))
         if choice == "head":
-            inside = about["kind"] != APART
-            tensors["by direction"] = method.by_direction(found[:, :, inside], options.threshold)
+            encoded = found[:, :, about["kind"] != APART].max(axis=0) >= options.threshold  # in either sign
+            tensors["by direction"] = encoded.sum(axis=1)
             ap, drawn = method.best_on_new_images(ranked, probe.labels, columns, how)
             frames.append(pd.DataFrame({**about, "choice": "new images", "ap": ap}))
             tensors["drawn new images"] = (drawn >= options.threshold).astype(np.uint8)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from lib.errors import UserError, nearest
+from lib.errors import UserError, one_of
 
 # shares of the directions to prune; 0 and 0.8 (the paper's) are what tables compare
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
@@ -60,14 +60,12 @@ class Concepts:
     concept_stream: str = "val"
 
     def __post_init__(self) -> None:
-        refused = {
-            "threshold": (not 0 < self.threshold <= 1, "an average precision above 0 and up to 1"),
-            "minimum": (self.minimum < 1, "1 or more"),
-            "negatives": (self.negatives < 1, "1 or more"),
-            "concept_images": (self.concept_images < 0, "a number of images, or 0"),
-            "concept_stream": (self.concept_stream not in STREAMS, f"one of {', '.join(STREAMS)}"),
-        }
-        for name, (bad, expected) in refused.items():
-            if bad:
-                hint = nearest(self.concept_stream, STREAMS) if name == "concept_stream" else ""
-                raise UserError(f"{name} is {getattr(self, name)!r}; give {expected}.{hint}")
+        for name, good, expected in (
+            ("threshold", 0 < self.threshold <= 1, "an average precision above 0 and up to 1."),
+            ("minimum", self.minimum >= 1, "1 or more."),
+            ("negatives", self.negatives >= 1, "1 or more."),
+            ("concept_images", self.concept_images >= 0, "a number of images, or 0."),
+        ):
+            if not good:
+                raise UserError(f"{name} is {getattr(self, name)!r}; give {expected}")
+        one_of("concept_stream", self.concept_stream, STREAMS)

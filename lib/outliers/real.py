@@ -74,7 +74,7 @@ def outliers(given: Given, options: Saved) -> Seen:
     found = about.outliers[np.argsort(-about.z[about.outliers], kind="stable")]
     rest = np.delete(np.arange(len(about.z)), found)
     table = pd.DataFrame({"row": np.arange(len(rows)), **{name: each[name] for name in MEASURES}})
-    table["without_outliers"] = kurtosis.kurtosis(rows[:, rest]).numpy()
+    table["without_outliers"] = np.asarray(kurtosis.kurtosis(rows[:, rest]))
     table["cosine"] = (rows @ about.mean / about.mean.norm()).numpy()
     return Seen(table, {"z": about.z, "mean": about.mean.numpy(), "outliers": found}, {"reason": ""})
 
@@ -193,14 +193,14 @@ def beside_robustness(drawn: Drawn, sets: pd.DataFrame) -> pd.DataFrame:
     """
     public = pd.read_csv(DATA / "published" / "outlier_features_support.csv")
     public = public[public["metric"].isin(PUBLISHED)].assign(metric=public["metric"].map(PUBLISHED))
-    numbers = public.set_index([public["model"] + " " + public["pretraining"], "metric"])["value"]
+    values = public.set_index([public["model"] + " " + public["pretraining"], "metric"])["value"]
     lines = {}
     for encoder, group in sets[sets["kind"] != "learned prompt"].groupby("encoder", sort=False):
         for tower, own in group.groupby("tower", sort=False):
             lines[encoder, tower] = drawn.mean(own.index)
         lines[encoder, "sets"] = Estimate(len(drawn.of(group.index).values))
         name = group["published_as"].iloc[0]
-        for metric, value in numbers.loc[name].items() if name else ():
+        for metric, value in values.loc[name].items() if name else ():
             lines[encoder, metric] = Estimate(float(value))
     return arranged(lines, ["encoder"])
 
@@ -213,10 +213,11 @@ def means(table: pd.DataFrame, value: str, seed: int = 0) -> Drawn:
     parts = [redrawn(part[[value]].set_axis([name], axis=1), seed) for name, part in table.groupby("model", sort=False)]
     if not parts:
         return NONE
-    return Drawn(pd.concat([x.values for x in parts]), pd.concat([x.draws for x in parts], axis=1))
+    return Drawn(pd.concat([part.rows for part in parts], axis=1))
 
 
 def least(drawn: Drawn, sets: Iterable[str]) -> Estimate:
     """The smallest number among some sets, those that there are, and when their rows are drawn again; n counts them."""
-    some = drawn.of(sets)
-    return of_draws(some.values.min(), some.draws.min(axis=1).to_numpy(float), len(some.values))
+    rows = drawn.of(sets).rows
+    smallest = rows.min(axis=1).to_numpy(float)
+    return of_draws(smallest[0], smallest[1:], rows.shape[1])

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.numpy import load_file
 
 from lib.errors import UserError, nearest
 from lib.outliers.streaming import check_shape
@@ -68,19 +67,16 @@ def head(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     if not str(path):
         raise UserError("Saved embeddings need a head here; give its file with `-p head FILE`, [classes, coordinates].")
     path, shapes = _opened(path)
-    if path.suffix == ".npy":
-        weight, bias = np.load(path, allow_pickle=False), None
-    else:
-        if "weight" not in shapes and len(shapes) > 1:
-            raise UserError(f"{path} holds {', '.join(shapes)}; a head is a tensor 'weight', and perhaps a 'bias'.")
-        pt = path.suffix == ".pt"
-        found = {k: t.double().numpy() for k, t in _tensors(path).items()} if pt else load_file(path)
-        weight, bias = found["weight" if "weight" in shapes else next(iter(shapes))], found.get("bias")
-    check_shape(weight, f"rows of the head in {path.name}")
-    bias = np.zeros(len(weight)) if bias is None else bias
+    if "weight" not in shapes and len(shapes) > 1:
+        raise UserError(f"{path} holds {', '.join(shapes)}; a head is a tensor 'weight', and perhaps a 'bias'.")
+    key = "weight" if "weight" in shapes else next(iter(shapes))
+    check_shape(Rows(path, shapes[key]), f"rows of the head in {path.name}")
+    parts = {k: torch.as_tensor(Rows(path, shapes[k], k)[:]).double().numpy() for k in (key, "bias") if k in shapes}
+    weight = parts[key]
+    bias = parts.get("bias", np.zeros(len(weight)))
     if bias.shape != (len(weight),):
         raise UserError(f"The bias in {path} has shape {list(bias.shape)}; expected [{len(weight)}], one a class.")
-    return weight.astype(np.float64), bias.astype(np.float64)
+    return weight, bias
 
 
 def _opened(path: str | Path) -> tuple[Path, dict[Any, tuple[int, ...]]]:

@@ -5,7 +5,7 @@ that a draw is a weighted sum and images can be read once and forgotten (Hanley 
 weights whatever the batch size and whatever the model: differences between models are differences of paired draws.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,17 +18,26 @@ BATCH = 1024
 RESAMPLES = 1000
 
 
-def batches(rows: Any, size: int = BATCH, what: str = "embeddings") -> Iterator[torch.Tensor]:
-    """The rows as float64 tensors [b, d], checked.
+def batches(rows: Any, size: int = BATCH) -> Iterator[torch.Tensor]:
+    """Embeddings as float64 tensors [b, d], checked.
 
     rows [n, d]: a tensor, an array, a memory map, or anything else with `shape` and slices. Raises UserError for
     another rank, no rows, a single coordinate, values that are not finite, and rows that are all zero.
     """
-    check_shape(rows, what)
+    check_shape(rows)
     for start in range(0, len(rows), size):
         chunk = torch.as_tensor(rows[start : start + size]).to(torch.float64)
-        _refuse(~chunk.isfinite().all(dim=1), start, len(rows), what, "hold NaN or infinite values")
-        _refuse((chunk == 0).all(dim=1), start, len(rows), what, "are all zero")
+        bad = {
+            "hold NaN or infinite values": ~chunk.isfinite().all(dim=1),
+            "are all zero": (chunk == 0).all(dim=1),
+        }
+        for why, which in bad.items():
+            if which.any():
+                first = start + int(which.nonzero()[0])
+                raise UserError(
+                    f"{int(which.sum())} rows of the embeddings {why} (of rows {start} to {start + len(chunk) - 1}, "
+                    f"the first is row {first}); check how they were computed, or leave these images out."
+                )
         yield chunk
 
 
@@ -43,15 +52,6 @@ def check_shape(rows: Any, what: str = "embeddings") -> None:
         )
 
 
-def _refuse(bad: torch.Tensor, start: int, n: int, what: str, why: str) -> None:
-    if bad.any():
-        first = start + int(bad.nonzero()[0])
-        raise UserError(
-            f"{int(bad.sum())} rows of the {what} {why} (of rows {start} to {min(start + len(bad), n) - 1}, the first "
-            f"is row {first}); check how they were computed, or leave these images out."
-        )
-
-
 class Averages:
     """Means over a stream of images, each with draws of its Poisson bootstrap.
 
@@ -62,30 +62,27 @@ class Averages:
     def __init__(self, seed: int = 0, resamples: int = RESAMPLES):
         self.n, self.resamples = 0, resamples
         self._rng = rng(seed, "poisson bootstrap")
-        self._total = np.zeros(resamples)
-        self._sums: dict[str, Any] = {}
-        self._drawn: dict[str, Any] = {}
+        self._total: Any = 0.0
+        self._sums: dict[str, Any] = {}  # of the images as they are, and of each draw: [1 + resamples, ...]
 
-    def add(self, values: dict[str, torch.Tensor]) -> None:
+    def add(self, values: Mapping[str, torch.Tensor]) -> None:
         b = len(next(iter(values.values())))
         # drawn image by image, so that the batch size changes nothing
-        weights = torch.from_numpy(self._rng.poisson(1.0, (b, self.resamples)).astype(np.float64))
-        self.n += b
-        self._total += weights.sum(dim=0).numpy()
+        drawn = self._rng.poisson(1.0, (b, self.resamples))
+        weights = torch.from_numpy(np.concatenate([np.ones((b, 1)), drawn], axis=1)).T
+        self.n, self._total = self.n + b, self._total + weights.sum(1).numpy()
         for name, x in values.items():
-            x = x.to(torch.float64)
-            drawn = torch.tensordot(weights.to(x.device), x, dims=([0], [0])).cpu().numpy()
-            self._sums[name] = self._sums.get(name, 0) + x.sum(dim=0).cpu().numpy()
-            self._drawn[name] = self._drawn.get(name, 0) + drawn
+            sums = torch.tensordot(weights.to(x.device), x.to(torch.float64), dims=1)
+            self._sums[name] = self._sums.get(name, 0) + sums.cpu().numpy()
 
     @property
     def names(self) -> list[str]:
         return list(self._sums)
 
     def mean(self, name: str) -> np.ndarray:
-        return self._sums[name] / self.n
+        return self._sums[name][0] / self.n
 
     def draws(self, name: str) -> np.ndarray:
-        total = self._total.reshape(-1, *[1] * (self._drawn[name].ndim - 1))
+        sums = self._sums[name][1:]
         with np.errstate(invalid="ignore", divide="ignore"):  # of very few images a draw may hold none
-            return self._drawn[name] / total
+            return sums / self._total[1:].reshape(-1, *[1] * (sums.ndim - 1))

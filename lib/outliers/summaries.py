@@ -31,16 +31,15 @@ FIGURE4 |= {name: f"n_concepts_{name.replace('+', '_and_').replace(' ', '_')}" f
 
 def ranked(curves: Mapping[str, np.ndarray], name: str) -> pd.DataFrame:
     """Curves [n] of models (or sets), each from its largest value down: columns model, rank and `name`."""
-    parts = [pd.DataFrame({name: np.sort(x)[::-1], "rank": 1 + np.arange(len(x))}) for x in curves.values()]
-    found = pd.concat([part.assign(model=m) for m, part in zip(curves, parts, strict=True)] or [pd.DataFrame()])
-    return found.reindex(columns=["model", "rank", name]).reset_index(drop=True)
+    parts = [pd.DataFrame({"model": m, "rank": 1 + np.arange(len(x)), name: -np.sort(-x)}) for m, x in curves.items()]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["model", "rank", name])
 
 
 def over_median(table: pd.DataFrame) -> pd.DataFrame:
     """`observe.directions`, each head's directions from the most important down: columns rank and over_median."""
     each = table.groupby(["model", "head"], sort=False)["importance"]
-    table = table.assign(over_median=table["importance"] / each.transform("median"))
-    table["rank"] = each.rank(ascending=False, method="first").astype(int)
+    rank = each.rank(ascending=False, method="first").astype(int)
+    table = table.assign(over_median=table["importance"] / each.transform("median"), rank=rank)
     return table.sort_values(["head", "rank"], kind="stable")
 
 
@@ -62,12 +61,28 @@ def pruned(found: Found, models: pd.DataFrame, share: float, seed: int = 0) -> p
     return arranged(changes, ["kept by"])
 
 
+def hits(found: Found, split: str, way: str, share: float) -> pd.DataFrame:
+    """Whether each image of a split is classified rightly, in per cent, with a share of the directions pruned in a way.
+
+    found: of `observe.pruning`. Returns [images, models]; models that have no such share are left out.
+    """
+    return pd.DataFrame(
+        {
+            model: found.tensors[model][split][notes["ways"].index(way), notes["shares"].index(share)].astype(float)
+            for model, notes in found.notes.items()
+            if share in notes.get("shares", ()) and split in found.tensors[model]
+        }
+    )
+
+
+# --- numbers of each model: as measured, and drawn again
+
+
 def _drawn(found: Found, number: Callable[[pd.DataFrame, dict], tuple[float, np.ndarray]]) -> Drawn:
-    """A number of each model and its draws [draws] from the model's lines and tensors."""
+    """A number of each model, and its draws, from the model's lines and tensors."""
     parts = found.table.groupby("model", sort=False) if len(found.table) else ()
-    each = {str(model): number(part, found.tensors[str(model)]) for model, part in parts}
-    values, draws = ({m: x[k] for m, x in each.items()} for k in (0, 1))
-    return Drawn(pd.Series(values, dtype=float), pd.DataFrame(draws))
+    rows = {str(model): np.append(*number(part, found.tensors[str(model)])) for model, part in parts}
+    return Drawn(pd.DataFrame(rows, None if rows else [0]))
 
 
 def likeness(found: Found, seed: int = 0) -> Drawn:
@@ -102,7 +117,7 @@ def encoded(found: Found, threshold: float, choice: str = "head", kind: str = ""
     def number(table: pd.DataFrame, tensors: dict) -> tuple[float, np.ndarray]:
         table = table[table["choice"] == choice]
         wanted = ((table["kind"] == kind) if kind else (table["kind"] != APART)).to_numpy()
-        drawn = tensors[f"drawn {choice}"][:, wanted].sum(axis=1).astype(float)
+        drawn = tensors[f"drawn {choice}"][:, wanted].sum(axis=1)
         return float((table["ap"] >= threshold)[wanted].sum()), drawn
 
     return _drawn(found, number)
@@ -114,23 +129,12 @@ def polysemanticity(found: Found, seed: int = 0) -> Drawn:
     def number(table: pd.DataFrame, tensors: dict) -> tuple[float, np.ndarray]:
         counts = tensors["by direction"].astype(float)
         own = seeds.number(seed, "directions", table["model"].iloc[0])  # no model's directions are another's
-        return counts.mean(), resampled_means(counts[None], None, own)[:, 0]
+        return counts.mean(), resampled_means(counts[None], None, own)
 
     return _drawn(found, number)
 
 
-def hits(found: Found, split: str, way: str, share: float) -> pd.DataFrame:
-    """Whether each image of a split is classified rightly, in per cent, with a share of the directions pruned in a way.
-
-    found: of `observe.pruning`. Returns [images, models]; models that have no such share are left out.
-    """
-    return pd.DataFrame(
-        {
-            model: found.tensors[model][split][notes["ways"].index(way), notes["shares"].index(share)].astype(float)
-            for model, notes in found.notes.items()
-            if share in notes.get("shares", ()) and split in found.tensors[model]
-        }
-    )
+# --- tables of encoded concepts
 
 
 def counted(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
@@ -140,24 +144,19 @@ def counted(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """
     if not len(table):
         return pd.DataFrame(columns=["head", "tested", *RANDOM])
-    inside = table[table["kind"] != APART]
-    counts = (inside["ap"] >= threshold).groupby([inside["model"], inside["choice"]], sort=False).sum().unstack()
-    random = counts.filter(like="random")
-    tested = inside[inside["choice"] == "head"].groupby("model").size()
-    of_draws = zip(RANDOM, (random.mean(axis=1), random.min(axis=1), random.max(axis=1)), strict=True)
-    return counts.assign(**dict(of_draws), tested=tested)
+    inside = table[table["kind"] != APART].assign(encoded=lambda x: x["ap"] >= threshold)
+    counts = inside.pivot_table("encoded", "model", "choice", "sum", sort=False)
+    random = counts.filter(like="random").agg(["mean", "min", "max"], axis=1).set_axis(RANDOM, axis=1)
+    return counts.join(random).assign(tested=inside[inside["choice"] == "head"].groupby("model").size())
 
 
 def kinds(found: Found, models: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """The share of the concepts of each kind that is encoded (%), mean over the models of a group: a column a group."""
-    table = found.table[found.table["choice"] == "head"]
-    sizes = table.groupby("kind", sort=False)["concept"].nunique()
-    each = {kind: encoded(found, threshold, kind=kind) for kind in sizes.index}
-    shares = {
-        (kind, size, group): each[kind].apply(lambda x, size=size: 100 * x / size).mean(part.index)
-        for kind, size in sizes.items()
-        for group, part in models.groupby("group", sort=False)
-    }
+    table, shares = found.table[found.table["choice"] == "head"], {}
+    for kind, size in table.groupby("kind", sort=False)["concept"].nunique().items():
+        each = encoded(found, threshold, kind=str(kind)).apply(lambda x, size=size: 100 * x / size)
+        for group, part in models.groupby("group", sort=False):
+            shares[kind, size, group] = each.mean(part.index)
     return arranged(shares, ["kind", "tested"])
 
 
@@ -166,12 +165,12 @@ def venn(table: pd.DataFrame, models: pd.DataFrame, threshold: float) -> pd.Data
 
     Columns as of FIGURE4; a line a backbone that has all three.
     """
-    own, lines = models[models["own"]], {}
+    lines = {}
     inside = table[(table["choice"] == "head") & (table["kind"] != APART)]
-    for backbone, part in own.groupby("backbone", sort=False):
+    for backbone, part in models[models["own"]].groupby("backbone", sort=False):
         trio = dict(zip(part["group"], part.index, strict=True))
-        if all(group in trio for group in TRIO):
-            sets = [(inside["ap"] >= threshold)[inside["model"] == trio[group]].to_numpy() for group in TRIO]
+        if set(TRIO) <= set(trio):
+            sets = [inside.loc[inside["model"] == trio[group], "ap"].to_numpy() >= threshold for group in TRIO]
             regions = concepts.overlap(*sets)
             totals = {group: int(own.sum()) for group, own in zip(TRIO, sets, strict=True)}
             lines[backbone] = totals | {name: regions[pattern] for name, pattern in REGIONS.items()}

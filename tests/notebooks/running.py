@@ -1,19 +1,25 @@
 """A notebook run as a user types it."""
 
+import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from lib import paths
+from tests.processes import Program
+
+
+def small(exhibit: str) -> dict[str, object]:
+    """The parameters of a notebook's small run."""
+    content = json.loads((paths.ROOT / "notebooks" / f"{exhibit}.ipynb").read_text(encoding="utf-8"))
+    return content["metadata"]["companion"]["small"]
 
 
 def run(exhibit: str, folder: Path, **values: object) -> tuple[subprocess.CompletedProcess, Path]:
     """Run a notebook through papermill from another folder: (what happened, the page)."""
     page = folder / "page.ipynb"
-    options = [text for name, value in values.items() for text in ("-p", name, str(value))]
     notebook = paths.ROOT / "notebooks" / f"{exhibit}.ipynb"
-    command = [sys.executable, "-m", "papermill", notebook, page, "--no-progress-bar", *options]
+    options = ["--no-progress-bar", "-y", json.dumps(values, default=str)]  # `-p` takes no lists
     places = {"COMPANION_RESULTS": str(folder / "results"), "PYTHONPATH": str(paths.ROOT)}
-    done = subprocess.run(command, cwd=folder, env=os.environ | places, capture_output=True, text=True, timeout=600)
-    return done, page
+    program = Program("papermill", notebook, page, *options, folder=folder, environment=os.environ | places)
+    return program.finish(), page

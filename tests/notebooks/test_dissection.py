@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,6 +10,8 @@ import torchvision
 from PIL import Image
 
 from lib.book import ledger
+from tests.notebooks.running import small
+from tests.processes import Program
 
 PAGES = ("dissection", "neurons", "missing_concepts", "describe_class", "dissection_places")
 
@@ -19,13 +19,12 @@ PAGES = ("dissection", "neurons", "missing_concepts", "describe_class", "dissect
 def run(exhibit, folder, downloads=None, **parameters):
     """Execute a page with its small parameters: (finished process, page as a dict or None)."""
     page = folder / f"{exhibit}.ipynb"
-    small = json.loads(open(f"notebooks/{exhibit}.ipynb").read())["metadata"]["companion"]["small"]
-    options = [x for name, value in (small | parameters).items() for x in ("-p", name, str(value))]
+    options = [x for name, value in (small(exhibit) | parameters).items() for x in ("-p", name, str(value))]
     places = {"COMPANION_RESULTS": str(folder / "results"), "COMPANION_DOWNLOADS": str(downloads or folder / "none")}
     # an address that refuses at once stands for a machine without a network
     places |= {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
-    command = [sys.executable, "-m", "lib.book.pages", exhibit, str(page), *options]
-    done = subprocess.run(command, env={**os.environ, **places}, capture_output=True, text=True, timeout=600)
+    program = Program("lib.book.pages", exhibit, page, *options, folder=folder, environment=os.environ | places)
+    done = program.finish()
     return done, json.loads(page.read_text()) if page.exists() else None
 
 
@@ -61,10 +60,10 @@ def test_a_page_runs_on_images_and_a_network_of_ones_own(exhibit, tmp_path):
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
     (tmp_path / "words.txt").write_text("a cat\na dog\nsky\ngrass\n")
     torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), tmp_path / "network.pth")
-    small = "ViT-S-32-alt:random"
-    given = {"dataset": tmp_path / "photos", "model": f"torchvision/resnet18:{tmp_path / 'network.pth'}", "clip": small}
+    tiny = "ViT-S-32-alt:random"
+    given = {"dataset": tmp_path / "photos", "model": f"torchvision/resnet18:{tmp_path / 'network.pth'}", "clip": tiny}
     given |= {"concepts": tmp_path / "words.txt", "limit": 0, "probe_images": 0}
-    given |= {"judge": small, "concepts": f"classes,{tmp_path / 'words.txt'}"} if exhibit == "dissection" else {}
+    given |= {"judge": tiny, "concepts": f"classes,{tmp_path / 'words.txt'}"} if exhibit == "dissection" else {}
     given |= {"layers": "layer4", "towers": ""} if exhibit == "neurons" else {}
     done, page = run(exhibit, tmp_path, **given)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -12,17 +12,19 @@ import nbformat
 import pytest
 
 from lib import parameters, paths, store
+from tests.processes import Program
 
 NOTEBOOKS = sorted((paths.ROOT / "notebooks").glob("*.ipynb"))
 ROLES = ("{numref}`", "{cite:t}`", "{glue:text}`", "{doc}`", "{eq}`")  # what only the book understands
 
 
-def run(module, *arguments, folder, **values):
-    """`python -m module arguments -p name value ...` from another folder, as a user types it."""
-    options = [x for name, value in values.items() for x in ("-p", name, str(value))]
-    places = {"COMPANION_RESULTS": str(folder / "results"), "PYTHONPATH": str(paths.ROOT)}
-    command = [sys.executable, "-m", module, *map(str, arguments), *options]
-    return subprocess.run(command, cwd=folder, env=os.environ | places, capture_output=True, text=True, timeout=600)
+def book_page(path, **values):
+    """`python -m lib.book.pages table3 path -p name value ...` from another folder."""
+    options = [x for name, value in values.items() for x in ("-p", name, value)]
+    places = {"COMPANION_RESULTS": str(path.parent / "results"), "PYTHONPATH": str(paths.ROOT)}
+    return Program(
+        "lib.book.pages", "table3", path, *options, folder=path.parent, environment=os.environ | places
+    ).finish()
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda p: p.stem)
@@ -48,26 +50,30 @@ def test_links_of_a_notebook_lead_to_pages_that_exist(file):
 
 @pytest.mark.slow
 def test_papermill_itself_fails_on_an_unknown_parameter(tmp_path):
-    done = run("papermill", paths.ROOT / "notebooks" / "table3.ipynb", "out.ipynb", folder=tmp_path, modle="ViT-L-14")
+    """All of it as a user has it, the kernel too."""
+    command = [sys.executable, "-m", "papermill", paths.ROOT / "notebooks" / "table3.ipynb", "out.ipynb"]
+    places = os.environ | {"PYTHONPATH": str(paths.ROOT)}
+    given = ["-p", "modle", "ViT-L-14"]
+    done = subprocess.run([*command, *given], cwd=tmp_path, env=places, capture_output=True, text=True, timeout=600)
     assert done.returncode != 0 and "Did you mean 'model'" in done.stderr
 
 
 @pytest.mark.slow
 def test_a_bad_name_stops_a_page_with_one_sentence_and_keeps_the_last_good_one(tmp_path):
-    page = tmp_path / "page.ipynb"
-    page.write_text("the last good page")
-    done = run("lib.book.pages", "table3", page, folder=tmp_path, model="ViT-L14")
+    path = tmp_path / "page.ipynb"
+    path.write_text("the last good page")
+    done = book_page(path, model="ViT-L14")
     assert done.returncode != 0 and "Did you mean 'ViT-L-14'" in done.stderr
     assert len([line for line in done.stderr.splitlines() if "UserError" in line]) == 1
-    assert page.read_text() == "the last good page" and not list(tmp_path.rglob("*.json"))
+    assert path.read_text() == "the last good page" and not list(tmp_path.rglob("*.json"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 def test_a_stopped_run_leaves_the_last_good_page_and_whole_records(how, tmp_path):
-    page = tmp_path / "page.ipynb"
-    page.write_text("the last good page")
-    command = [sys.executable, "-m", "lib.book.pages", "table3", str(page), "-p", "limit", "4", "-p", "model"]
+    path = tmp_path / "page.ipynb"
+    path.write_text("the last good page")
+    command = [sys.executable, "-m", "lib.book.pages", "table3", str(path), "-p", "limit", "4", "-p", "model"]
     running = subprocess.Popen(
         [*command, "ViT-B-32,ViT-B-16,ViT-L-14"],
         env={**os.environ, "COMPANION_RESULTS": str(tmp_path / "results"), "PYTHONPATH": str(paths.ROOT)},
@@ -82,11 +88,11 @@ def test_a_stopped_run_leaves_the_last_good_page_and_whole_records(how, tmp_path
     os.killpg(running.pid, how)
     running.communicate(timeout=60)
     assert running.returncode != 0
-    assert page.read_text() == "the last good page"
+    assert path.read_text() == "the last good page"
     cards = list((tmp_path / "results").rglob("*.json"))
-    assert cards and all(store.read_record(path) for path in cards)
-    before = {path: path.stat().st_mtime_ns for path in cards}
-    again = run("lib.book.pages", "table3", page, folder=tmp_path, model="ViT-B-32", limit=4)
+    assert cards and all(store.read_record(card) for card in cards)
+    before = {card: card.stat().st_mtime_ns for card in cards}
+    again = book_page(path, model="ViT-B-32", limit=4)
     assert again.returncode == 0, again.stderr[-2000:]
-    assert all(path.stat().st_mtime_ns == then for path, then in before.items())  # found, not computed again
-    assert json.loads(page.read_text())["cells"] and not list(Path(tmp_path).rglob("claims"))
+    assert all(card.stat().st_mtime_ns == then for card, then in before.items())  # found, not computed again
+    assert json.loads(path.read_text())["cells"] and not list(Path(tmp_path).rglob("claims"))

@@ -1,48 +1,23 @@
 """The pages on the second paper: small runs, embeddings from elsewhere, and input that they must refuse."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import nbformat
 import numpy as np
 import pytest
 
 from lib.paths import ROOT
+from tests.notebooks.running import run, small
 
 PAGES = ("kurtosis", "privileged_directions", "concepts", "effective_robustness")
 FLAT = np.random.default_rng(0).normal(size=(40, 12))
 FLAT[:, 3] += 30
 
 
-def run(exhibit, folder, **parameters):
-    """papermill of a notebook, as a user types it: the finished process and the page's text, empty where it failed."""
-    options = ["-y", json.dumps(parameters, default=str)]  # `-p` takes no lists
-    page, places = folder / "page.ipynb", {"COMPANION_RESULTS": str(folder / "results")}
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "papermill",
-            ROOT / "notebooks" / f"{exhibit}.ipynb",
-            page,
-            "--no-progress-bar",
-            *options,
-        ],
-        cwd=folder,
-        env={**os.environ, **places, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return done, page.read_text(encoding="utf-8") if page.exists() else ""
-
-
 def shown(page):
     """All Markdown that the cells of a page show, as one text."""
-    outputs = [o for c in json.loads(page)["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
+    outputs = [o for c in json.loads(page.read_text())["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
     text = "\n".join("".join(o["data"].get("text/markdown", "")) for o in outputs if "data" in o)
     return re.sub(r"<span class='interval'>([^<]*)</span>", r" \1", text)
 
@@ -50,12 +25,11 @@ def shown(page):
 @pytest.mark.slow
 @pytest.mark.parametrize("exhibit", PAGES)
 def test_a_page_runs_with_few_models_and_classes(exhibit, tmp_path):
-    small = json.loads((ROOT / "notebooks" / f"{exhibit}.ipynb").read_text())["metadata"]["companion"]["small"]
-    done, page = run(exhibit, tmp_path, **small)
+    done, page = run(exhibit, tmp_path, **small(exhibit))
     assert done.returncode == 0, done.stderr[-2000:]
     text = shown(page)
     assert f":name: tab-{exhibit.replace('_', '-')}-claims" in text and "holds" in text + "holds"
-    assert not re.search(r"has no column", page)
+    assert not re.search(r"has no column", page.read_text())
 
 
 @pytest.mark.parametrize("exhibit", PAGES)

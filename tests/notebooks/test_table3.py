@@ -12,7 +12,7 @@ from PIL import Image
 
 from lib import data, parameters, paths
 from lib.mutual.options import Options
-from tests.notebooks.running import run
+from tests.notebooks.running import run, small
 
 EXHIBITS = ("table3", "figure3", "sensitivity", "foreground", "matching")
 
@@ -33,7 +33,7 @@ def tables(page):
 @pytest.mark.slow
 @pytest.mark.parametrize("exhibit", EXHIBITS)
 def test_a_page_runs_small(exhibit, tmp_path):
-    done, page = run(exhibit, tmp_path, **content(exhibit).metadata["companion"]["small"])
+    done, page = run(exhibit, tmp_path, **small(exhibit))
     assert done.returncode == 0, done.stderr[-2000:]
     assert not [o for o in outputs(page) if o.output_type == "stream" and "Warning" in o.text]
 
@@ -138,9 +138,9 @@ def test_a_record_made_on_the_command_line_is_the_one_that_the_page_finds(exhibi
 @pytest.mark.parametrize("exhibit", EXHIBITS)
 def test_pages_are_within_the_books_measures(exhibit):
     code = [c for c in content(exhibit).cells if c.cell_type == "code"]
-    assert 8 <= len(code) <= 18
+    assert 8 <= len(code) <= (18 if exhibit == "table3" else 16)  # which shows every step of the method
     shown = [c.source.splitlines() for c in code if not {"plumbing", "parameters"} & set(c.metadata.get("tags", []))]
-    assert max(map(len, shown)) <= 15 and np.median([len(lines) for lines in shown]) <= 6
+    assert max(map(len, shown)) <= 15 and np.median([len(lines) for lines in shown]) <= 5
     assert max(len(line) for c in code for line in c.source.splitlines()) <= 88
     drawn = [c.metadata["mystnb"] for c in code if "figure" in c.metadata.get("mystnb", {})]
     assert drawn and all(about["image"]["alt"] and about["figure"]["name"] for about in drawn)

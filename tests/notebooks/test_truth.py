@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from lib import data, paths
-from tests.notebooks.running import run
+from tests.notebooks.running import run, small
 
 EXHIBITS = ("ground_truth", "explain", "bestiary", "zoo")
 
@@ -23,8 +23,7 @@ def tables(page):
 @pytest.mark.slow
 @pytest.mark.parametrize("exhibit", EXHIBITS)
 def test_a_page_runs_small(exhibit, tmp_path):
-    small = json.loads((paths.ROOT / "notebooks" / f"{exhibit}.ipynb").read_text())["metadata"]["companion"]["small"]
-    done, page = run(exhibit, tmp_path, **small)
+    done, page = run(exhibit, tmp_path, **small(exhibit))
     assert done.returncode == 0, done.stderr[-2000:]
     assert not [o for o in outputs(page) if o.output_type == "stream" and "Warning" in o.text]
 

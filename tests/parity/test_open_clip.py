@@ -43,7 +43,7 @@ def load_once(photographs):
     return load
 
 
-@pytest.fixture(params=[*REAL, *SMALL])
+@pytest.fixture(params=[*(pytest.param(name, marks=pytest.mark.slow) for name in REAL), *SMALL])
 def clip(request, load_once, photographs):
     """Each architecture once: the real ones with random weights, then the miniatures with random weights."""
     if request.param in REAL:
@@ -105,6 +105,7 @@ def test_the_classifier_is_build_zero_shot_classifier(clip, photos):
     torch.testing.assert_close(clip.embed_texts(photos.classes[:3]), texts, atol=2e-6, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", REAL)
 def test_grids_of_real_architectures(load_once, photos, photographs, architecture):
     clip = load_once(f"{architecture}:random", str(photographs))

@@ -26,7 +26,7 @@ def world(seed, images=4, side=12, regions=3):
 
 def paths(pixels, masks, classify, targets, **options):
     """Scores and winners, deletion before insertion: [n, 2, L + 1]."""
-    steps = faith.blur_masks(faith.cumulative(masks))
+    steps = faith.blur_masks(masks)
     found = faith.follow(pixels, list(steps), classify, targets, kernel=5, **options)
     return tuple(found[name].reshape(len(pixels), 2, -1) for name in ("score", "winner"))
 

@@ -52,7 +52,7 @@ def test_curves_fall_to_zero_and_are_positive_up_to_the_last_hit(seed):
     # ln(N·M·K) is 0 for the one case N = M = K = 1 too
     n, m = (vision >= 0).sum(1), (language >= 0).sum(1)
     clear = n * m > 1
-    assert ((filled > 0).sum(axis=1) == inf.last_hit(vision, language))[clear].all()
+    assert ((filled > 0).sum(axis=1) == inf.last_of(inf.matches(vision, language)))[clear].all()
     assert ((~np.isnan(curves)).sum(axis=1) == n + 1).all()
 
 

@@ -49,9 +49,9 @@ def test_a_common_vector_in_all_rows_changes_no_prediction_and_no_centred_direct
 @given(seeds)
 def test_importance_is_a_share_and_ignores_the_length_of_embeddings(seed):
     h, found = vectors(seed), directions.decompose(vectors(seed + 1, 5))
-    cosines = directions.measure(h, found, resamples=5)[0].mean("cosine")
+    cosines = directions.cosines(h, {"": found}, resamples=5).mean("")
     longer = h * torch.from_numpy(np.random.default_rng(seed).exponential(size=(len(h), 1)) + 0.1)
-    np.testing.assert_allclose(directions.measure(longer, found, resamples=5)[0].mean("cosine"), cosines)
+    np.testing.assert_allclose(directions.cosines(longer, {"": found}, resamples=5).mean(""), cosines)
     values = directions.importance(found.values, cosines)
     assert (values >= 0).all() and values.sum() <= 1 + 1e-9
 
@@ -100,7 +100,7 @@ def test_cka_is_symmetric_at_most_one_and_blind_to_rotation_and_scale(seed):
     assert np.isclose(cka.cka(cka.terms(x, x, size=20)), 1)
 
 
-@given(seeds, st.sampled_from(robustness.AXES))
+@given(seeds, st.sampled_from([*robustness.AXES]))
 def test_a_better_shifted_accuracy_is_a_higher_effective_robustness(seed, axis):
     rng = np.random.default_rng(seed)
     line = robustness.fit(rng.uniform(5, 95, 6), rng.uniform(5, 95, 6), axis)

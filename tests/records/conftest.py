@@ -3,14 +3,13 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from lib.paths import ROOT
+from tests.processes import Program
 
 METHOD = '''"""A method."""
 
@@ -79,24 +78,27 @@ class House:
         places = {"COMPANION_CACHE": str(self.root / "cache"), "COMPANION_RESULTS": str(self.results)}
         return {**os.environ, **places, "PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "COMPANION_QUIET": "1"}
 
-    def start(self, **given: object) -> subprocess.Popen:
-        command = [sys.executable, str(self.root / "measure.py"), json.dumps(given)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=self.root, env=self.environment(), **pipes)
+    def start(self, **given: object) -> Program:
+        script = self.root / "measure.py"
+        return Program(str(script), json.dumps(given), folder=self.root, environment=self.environment())
 
     def measure(self, **given: object) -> dict:
         """Measure in a process of its own: when each record was written, with its key, and the mean of what is seen."""
-        running = self.start(**given)
-        out, err = running.communicate(timeout=300)
-        if running.returncode:
-            raise RuntimeError(err[-3000:])
-        return {**json.loads(out.splitlines()[-1]), "said": err}
+        done = self.start(**given).finish()
+        if done.returncode:
+            raise RuntimeError(done.stderr[-3000:])
+        return {**json.loads(done.stdout.splitlines()[-1]), "said": done.stderr}
 
     def edit(self, file: str, before: str, after: str) -> None:
         path = self.root / "lib" / file
         text = path.read_text()
         assert before in text
         path.write_text(text.replace(before, after))
+
+    def empty(self) -> None:
+        """Take records and cache away, as before the first run."""
+        for folder in (self.results, self.root / "cache"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def cards(self) -> list[Path]:
         return sorted(self.results.rglob("*.json"))

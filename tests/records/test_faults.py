@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ import time
 import pytest
 
 from lib import store
+from tests.processes import warm_up
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("COMPANION_KILLS", 6))  # the release check takes 100
@@ -19,18 +19,19 @@ KILLS = int(os.environ.get("COMPANION_KILLS", 6))  # the release check takes 100
 def test_runs_killed_at_random_moments_leave_nothing_damaged(house):
     """`kill -9` while cards, tables and chunks are written; then a whole run is right and says nothing of damage."""
     draw, whole = random.Random(0), {"model": "RN101,ViT-B-32", "limit": 4}
+    warm_up()
     began = time.perf_counter()
     reference = house.measure(**whole)
-    length = time.perf_counter() - began
-    for path in [*house.results.rglob("*"), *(house.root / "cache").rglob("*")]:
-        if path.is_file():
-            path.unlink()
+    length, finished, killed = time.perf_counter() - began, True, 0
     for _ in range(KILLS):
+        if finished:  # so that there is something to write
+            house.empty()
         running = house.start(**whole)
-        time.sleep(draw.uniform(0.3, 1.1) * length)
-        running.send_signal(signal.SIGKILL)
-        running.communicate()
+        time.sleep(draw.uniform(0, 1.1) * length)
+        running.kill()
+        finished, killed = not running.was_killed, killed + running.was_killed
         assert all(store.read_record(card) for card in house.cards())
+    assert killed
     last = house.measure(**whole)
     assert last["mean"] == reference["mean"] and last["models"] == ["RN101", "ViT-B-32"]
     assert "damaged" not in last["said"]
@@ -38,7 +39,7 @@ def test_runs_killed_at_random_moments_leave_nothing_damaged(house):
 
 def test_two_processes_on_one_row_give_one_result_and_both_are_right(house):
     running = [house.start(limit=6) for _ in range(2)]
-    found = [json.loads(r.communicate(timeout=300)[0].splitlines()[-1]) for r in running]
+    found = [json.loads(r.finish().stdout.splitlines()[-1]) for r in running]
     assert found[0]["mean"] == found[1]["mean"] and len(house.cards()) == 1
     assert found[0]["written"] == found[1]["written"]  # the second waited and found the first one's
 

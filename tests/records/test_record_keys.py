@@ -71,7 +71,7 @@ def test_a_changed_picture_is_computed_again_and_a_copied_folder_is_found(house,
         (folder / name).mkdir(parents=True)
         for i in range(2):
             Image.new("RGB", (40, 30), (40 * i, 80 * k, 90)).save(folder / name / f"{i}.png")
-    options = {"dataset": str(folder), "model": "ViT-B-32:random", "models": ["ViT-B-32-quickgelu:random"]}
+    options = {"dataset": str(folder), "model": "mini-ViT-B-32:random", "models": ["mini-RN50:random"]}
     house.edit("trial/observe.py", 'given.open_model("RN50")', "given.model")
     first = house.measure(**options)
     for path in folder.rglob("*.png"):  # as after a copy: the same content, another time

@@ -14,7 +14,7 @@ from lib import data, models
 from lib.errors import UserError
 from lib.given import Given
 from lib.models import heads
-from lib.mutual import appendix, explain, foreground, matching, observe_appendix
+from lib.mutual import appendix, explain, foreground, matching, observe_appendix, parts
 from lib.mutual.options import BankOptions, MaskOptions, Options
 from lib.show import published
 
@@ -115,15 +115,17 @@ def test_the_released_foreground_is_the_graph_decomposition_of_tokens(given, cli
 
 
 def test_a_perfect_foreground_is_located(given, images, fresh_cache, monkeypatch):
-    def perfect(features, grid, where, spectral, components):
+    def perfect(features, grid, *how):
         return F.interpolate(perfect.truth[:, None].float(), grid)[:, 0].bool()
 
+    true_animals = foreground.animals
+
     def animals(some, members):
-        perfect.truth = foreground.animals(some, members)
+        perfect.truth = true_animals(some, members)
         return perfect.truth
 
-    monkeypatch.setattr(appendix, "animals", animals)
-    monkeypatch.setattr(foreground, "mask_of", perfect)
+    monkeypatch.setattr(foreground, "animals", animals)
+    monkeypatch.setattr(parts, "foreground", perfect)
     monkeypatch.setattr(observe_appendix, "facets_of", lambda clip, pixels: {"Keys": (None, (64, 64))})
     table = observe_appendix.localisation(given, Options()).table
     keys = table[table["features"] == "Keys (GDC)"]
@@ -165,7 +167,7 @@ def test_only_the_outside_is_blurred_as_opencv_does():
 
 
 def test_accuracy_of_the_whole_picture_and_of_none_of_it(given, clip, images):
-    table = observe_appendix.masked(given, MaskOptions(blur=0)).table.set_index("kept")
+    table = observe_appendix.masked(given, MaskOptions(blur=0)).set_index("kept")
     logits = clip.embed_images(images) @ heads.classifier(clip, images.classes, images.templates).T
     assert table.loc["everything", "top1"].mean() == pytest.approx(100 * heads.top_k_accuracy(logits, images.labels))
     assert (table.loc["nothing", "share"] == 0).all() and table.loc["nothing", "top1"].mean() < 50
@@ -176,19 +178,19 @@ def test_accuracy_of_the_whole_picture_and_of_none_of_it(given, clip, images):
 
 
 def test_another_blur_is_computed_anew(given):
-    light, dark = (observe_appendix.masked(given, MaskOptions(blur=b)).table.set_index("kept") for b in (11, 0))
+    light, dark = (observe_appendix.masked(given, MaskOptions(blur=b)).set_index("kept") for b in (11, 0))
     assert light.loc["nothing", "top1"].mean() > dark.loc["nothing", "top1"].mean()
 
 
 def test_the_transport_ranks_by_centred_similarity(given):
     """The specification measured 99 % on made-up similarities; and without a filter it is nearly the same here."""
-    table = observe_appendix.matchings(given, Options()).table
+    table = observe_appendix.matchings(given, Options())
     assert len(table) == 12 * 2 * len(matching.METHODS)
     by = table.groupby(["parts", "matching"])[["entropy", "agreement", "precision"]].mean()
     assert by.loc[("kmeans", "centred"), "agreement"] > 90
     assert (by["agreement"].xs("transport", level="matching") == 100).all()
     assert (by["entropy"].xs("transport", level="matching") > by["entropy"].xs("top", level="matching")).all()
-    single = observe_appendix.matchings(given, replace(Options(), parts_by="pca")).table
+    single = observe_appendix.matchings(given, replace(Options(), parts_by="pca"))
     assert set(single["parts"]) == {"pca"}
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lib import data, models
 from lib.errors import UserError
 from lib.mutual import boost, observe_boost
-from lib.mutual.options_regions import BoostOptions
+from lib.mutual.options import BoostOptions
 from lib.show import published
 
 # three classes with one descriptor each; p, q and r are found in the images of A, B and C
@@ -89,7 +89,7 @@ def test_the_protocol_by_hand_on_three_classes(toy):
 
 
 def test_each_sentence_is_tried_beside_the_names_alone(toy):
-    found = observe_boost.prompts(Door(toy), BoostOptions()).table.groupby("prompt")["top1"].agg(list)
+    found = observe_boost.prompts(Door(toy), BoostOptions()).groupby("prompt")["top1"].agg(list)
     assert set(found.index) == {*boost.PROMPTS, "class names alone"}
     assert found["class names alone"] == [100, 100, 100]  # 1, 0.6 and 0.44 are the highest
     assert found["paper"] == [100, 100, 0]
@@ -212,18 +212,20 @@ def test_what_is_handed_on_of_all_finds_is_what_the_table_has(toy):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: boost.prompt_of("x", "waffle"), "prompt 'waffle' is unknown"),
-        (lambda: boost.classifier([["a"]], {"a": torch.ones(2)}, "max"), "aggregated by 'max'"),
+        (lambda: boost.prompt_of("x", "waffle"), "prompt is 'waffle'; choose one of paper"),
+        (
+            lambda: boost.classifier([["a"]], {"a": torch.ones(2)}, "max"),
+            "aggregate is 'max'; choose one of similarities, embeddings",
+        ),
         (lambda: boost.neighbours(torch.eye(2), 2), "2 neighbours were asked for among 2 classes"),
-        (lambda: boost.found_sets([[1]], [0], 1, -1), "keep = -1"),
-        (lambda: boost.own_sets(BANK, DESCRIPTORS, 0), "share = 0"),
-        (lambda: BoostOptions(prompt="waffle"), "prompt 'waffle' is unknown"),
+        (lambda: BoostOptions(prompt="waffle"), "prompt is 'waffle'; choose one of auto, paper"),
         (lambda: BoostOptions(aggregate="max"), "aggregate is 'max'; choose one of similarities, embeddings"),
-        (lambda: BoostOptions(parts_by="both"), "parts_by is 'both'; choose one of kmeans, pca"),
-        (lambda: BoostOptions(keep=-1), "keep = -1 was given; expected 0 or more"),
-        (lambda: BoostOptions(nearest=0), "nearest = 0"),
-        (lambda: BoostOptions(train_images=0), "train_images = 0"),
-        (lambda: BoostOptions(share=1.5), "share = 1.5"),
+        (lambda: BoostOptions(parts_by="both"), "parts_by is 'both'; choose one of pca, kmeans"),
+        (lambda: BoostOptions(keep=-1), "keep is -1; give a whole number from 0 on"),
+        (lambda: BoostOptions(nearest=0), "nearest is 0; give a whole number from 1 on"),
+        (lambda: BoostOptions(train_images=0), "train_images is 0"),
+        (lambda: BoostOptions(share=1.5), "share is 1.5; give a positive number, at most 1"),
+        (lambda: BoostOptions(share=0), "share is 0; give a positive number"),
     ],
 )
 def test_bad_input_is_one_clear_sentence(call, sentence):

@@ -12,7 +12,7 @@ from lib.errors import UserError
 from lib.given import Given
 from lib.mutual import baselines, observe_bottlenecks
 from lib.mutual import bottlenecks as bn
-from lib.mutual.options_regions import Training
+from lib.mutual.options import Training
 from lib.paths import ROOT
 from lib.show import published
 
@@ -71,11 +71,11 @@ def test_bottlenecks_overfit_a_tiny_set(tiny, over):
 def test_the_plain_classifier_and_the_labeler_overfit_a_tiny_set(tiny):
     features, labels, _ = tiny
     vectors = features.mean(1)
-    model = fit(bn.Perceptron(8, 3, 16), vectors, labels, epochs=300, rates=(0.03, 0.003))
+    model = fit(bn.perceptron(8, 3, 16), vectors, labels, epochs=300, rates=(0.03, 0.003))
     assert (bn.predict(model, vectors).argmax(1) == labels).all()
     wanted = torch.eye(12)[:, :5]
     named = fit(
-        bn.Labeler(8, 5), vectors, wanted, epochs=600, rates=(0.1, 0.01), loss=F.binary_cross_entropy_with_logits
+        bn.labeler(8, 5), vectors, wanted, epochs=600, rates=(0.1, 0.01), loss=F.binary_cross_entropy_with_logits
     )
     assert (bn.predict(named, vectors)[:5].argmax(1) == torch.arange(5)).all()
 
@@ -151,11 +151,14 @@ def test_drop_block_leaves_out_squares_and_as_many_as_asked():
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: bn.Bottleneck(torch.ones(2, 3), 4, 2, over="heads"), "choose one of tokens, concepts"),
+        (
+            lambda: bn.Bottleneck(torch.ones(2, 3), 4, 2, over="heads"),
+            "over is 'heads'; choose one of tokens, concepts",
+        ),
         (lambda: bn.Bottleneck(torch.ones(2, 3), 4, 2, temperature=0), "positive number"),
         (lambda: bn.Bottleneck(torch.ones(2, 3), 4, 2)(torch.ones(1, 5, 6)), r"expected \[images, patches, 4\]"),
         (lambda: bn.Bottleneck(torch.ones(2, 3), 4, 2).eval()(torch.full((1, 5, 4), torch.nan)), "NaN"),
-        (lambda: fit(bn.Labeler(2, 2), torch.full((3, 2), torch.nan), torch.zeros(3).long(), 1), "diverged"),
+        (lambda: fit(bn.labeler(2, 2), torch.full((3, 2), torch.nan), torch.zeros(3).long(), 1), "diverged"),
         (lambda: bn.prominent_channels(torch.ones(1, 2, 3), 4), "4 channels were asked of 3"),
         (lambda: bn.label_free(torch.ones(5, 2), torch.zeros(5), torch.ones(5, 2), 2), "too few"),
         (lambda: bn.label_free(torch.randn(40, 2), torch.zeros(40), torch.randn(40, 2), 2, cutoff=1.1), "cutoff"),
@@ -225,7 +228,7 @@ def test_table_5_has_a_line_for_each_image_and_classifier(given, short):
     assert len(seen.table) == 16 * len(observe_bottlenecks.CLASSIFIERS)
     assert set(seen.table["top1"]) <= {0, 100} and (seen.table["top5"] >= seen.table["top1"]).all()
     assert seen.notes["train"] == 96 and seen.notes["bank"] == 54
-    assert set(observe_bottlenecks.labeler(given, short).table) == {"image", "class", "first", "ten"}
+    assert set(observe_bottlenecks.labeler(given, short)) == {"image", "class", "first", "ten"}
     opened = {request[0] for request in given.opened}
     assert opened == {"model", "images", "file"}
 

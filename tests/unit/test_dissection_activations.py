@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -67,6 +68,79 @@ def test_a_vits_class_token_and_patches(vit):
     with torch.inference_mode():  # row by row, as patches are
         tokens = vit.encoder(torch.cat([vit.class_token.expand(3, -1, -1), vit._process_input(given[0])], 1))
     np.testing.assert_allclose(maps[:3, :, 1, 2], tokens[:, 1 + 6], atol=1e-6)
+
+
+# --- which axis of a map holds the neurons
+
+
+@pytest.fixture(scope="module")
+def swins():
+    """Small Swin transformers of both libraries, random weights: their maps are [b, h, w, c]."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.SwinTransformer([4, 4], 8, [1, 1], [2, 2], [4, 4], num_classes=5)
+    other = timm.create_model("swin_tiny_patch4_window7_224", img_size=64, window_size=4, embed_dim=8, depths=(1, 1),
+                              num_heads=(2, 2), num_classes=5)  # fmt: skip
+    return {"torchvision": theirs.eval(), "timm": other.eval()}
+
+
+LAST = {
+    "torchvision": {"features.1": 8, "features.1.0.attn": 8, "features.3.0.mlp.0": 64, "norm": 16},
+    "timm": {"patch_embed": 8, "layers.0": 8, "norm": 16},
+}
+
+
+@pytest.mark.parametrize("library", LAST)
+def test_neurons_in_the_last_axis_are_found(swins, library):
+    network, x = swins[library], torch.cat(batches())
+    seen, modules = {}, dict(network.named_modules())
+    for name in LAST[library]:
+        modules[name].register_forward_hook(lambda m, i, o, name=name: seen.__setitem__(name, o))
+    found = activations.collect(network, [*LAST[library]], batches())
+    highest = activations.collect(network, [*LAST[library]], batches(), pool="max")
+    maps = activations.maps(network, [*LAST[library]], batches())
+    with torch.inference_mode():
+        network(x)
+    for name, width in LAST[library].items():
+        assert found[name].shape == (5, width)  # and not a neuron a row of the image
+        np.testing.assert_allclose(found[name], seen[name].mean((1, 2)), atol=1e-5)
+        np.testing.assert_allclose(highest[name], seen[name].amax((1, 2)), atol=1e-5)
+        np.testing.assert_allclose(maps[name], seen[name].permute(0, 3, 1, 2), atol=1e-5)
+
+
+def test_an_attention_over_windows_has_no_output_for_an_image(swins):
+    with pytest.raises(UserError, match="gives .* for 3 images; it has no output for each"):
+        activations.collect(swins["timm"], ["layers.0.blocks.0.attn"], batches())
+
+
+def test_a_swins_head_reads_the_mean_of_its_last_maps(swins):
+    found = activations.collect(swins["torchvision"], ["norm", "permute", "head"], batches())
+    head = swins["torchvision"].head
+    np.testing.assert_allclose(found["norm"], found["permute"], atol=1e-6)  # [b, h, w, c] and [b, c, h, w]
+    np.testing.assert_allclose(found["norm"] @ head.weight.detach().T + head.bias.detach(), found["head"], atol=1e-5)
+
+
+class Cube(nn.Module):
+    """Maps of four rows, four columns and four neurons, the last axis the neurons."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Identity()
+
+    def forward(self, x):
+        return self.inner(x[:, :1, :4, :4].permute(0, 2, 3, 1).repeat(1, 1, 1, 4))
+
+
+def test_maps_of_three_equal_axes_are_refused_until_one_is_named():
+    given = batches(side=8)
+    with pytest.raises(UserError, match=r"inner gives maps \[1, 4, 4, 4\].*set channels to 'first' or 'last'"):
+        activations.collect(Cube(), ["inner"], given)
+    x = torch.cat(given)[:, 0, :4, :4]
+    last = activations.collect(Cube(), ["inner"], given, channels="last")["inner"]
+    np.testing.assert_allclose(last, x.mean((1, 2))[:, None].expand(-1, 4), atol=1e-6)
+    first = activations.collect(Cube(), ["inner"], given, channels="first")["inner"]
+    np.testing.assert_allclose(first, x.mean(2), atol=1e-6)
+    with pytest.raises(UserError, match="channels is 'both'; choose one of auto, first, last"):
+        activations.collect(Cube(), ["inner"], given, channels="both")
 
 
 class Tokens(nn.Module):
@@ -146,7 +220,7 @@ def test_the_hooks_are_gone_afterwards(resnet):
 def test_no_images_and_unknown_pools(resnet, vit):
     with pytest.raises(UserError, match="no images"):
         activations.collect(resnet, ["fc"], [])
-    with pytest.raises(UserError, match="pool is 'mean'; give one of released, avg, max, cls"):
+    with pytest.raises(UserError, match="pool is 'mean'; choose one of released, avg, max, cls"):
         activations.collect(resnet, ["fc"], batches(), pool="mean")
     with pytest.raises(UserError, match="have no class token"):
         activations.collect(resnet, ["layer4"], batches(), pool="cls")

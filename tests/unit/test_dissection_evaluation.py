@@ -62,12 +62,6 @@ def test_a_neuron_that_is_its_label():
     assert [float(found[what][0]) for what in ("correlation", "auprc", "auc")] == pytest.approx([1, 1, 1])
 
 
-def test_cosines_of_random_labels():
-    a, b = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), torch.eye(6)[:4]
-    pairs = metrics.pairwise.cosine_similarity(a, b)
-    np.testing.assert_allclose(ev.random_cosine(a, 3 * b), pairs.mean(0), atol=1e-6)
-
-
 # --- intersection over union
 
 
@@ -113,7 +107,7 @@ def test_iou_of_neurons_without_places():
     shown = torch.zeros(400, 3, dtype=torch.bool)
     shown[:2, 0] = shown[2:5, 1] = True
     q = shown[:, :2].float() + 0.01 * torch.rand(400, 2, generator=torch.Generator().manual_seed(0))
-    found = ev.iou_of_images(q, shown)  # the top 2 of 400 images count as active
+    found = ev.iou(q[:, :, None, None], shown[:, :, None, None])  # the top 2 of 400 images count as active
     assert found[0].tolist() == [1.0, 0.0, 0.0] and found[1, 1] == pytest.approx(2 / 3)
 
 

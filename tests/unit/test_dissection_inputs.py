@@ -36,9 +36,10 @@ def few():
     "changed, sentence",
     [
         ({"similarities": "cos,wpmy"}, "similarity is 'wpmy'.*Did you mean 'wpmi'"),
-        ({"prior": "layer"}, "prior is 'layer', but it must be one of released, alive"),
+        ({"prior": "layer"}, "prior is 'layer'; choose one of released, alive"),
         ({"ties": "last"}, "ties is 'last'"),
         ({"pool": "mean"}, "pool is 'mean'"),
+        ({"channels": "lest"}, "channels is 'lest'.*Did you mean 'last'"),
         ({"top_k": -1}, "top_k is -1"),
         ({"probes": " , "}, "probes is empty"),
         ({"prompt": "a photo"}, "has no {}"),

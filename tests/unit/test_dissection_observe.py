@@ -8,7 +8,7 @@ import torchvision
 from PIL import Image
 
 from lib import models
-from lib.dissection import analysis, evaluation, inputs, network, observe, similarity, truth
+from lib.dissection import activations, analysis, evaluation, inputs, network, observe, similarity, truth
 from lib.dissection.options import Options
 from lib.errors import UserError
 from lib.given import Given
@@ -83,7 +83,8 @@ def test_hidden_neurons_against_the_places_where_they_are_active(given):
     table = observe.neurons(given, options).table
     assert set(table["depth"]) == {1, 2} and len(chosen(table, depth=1, similarity="cos")) == 128
     bank, found = given.images.bank, chosen(table, layer="visual.layer3", similarity="cos")
-    maps = network.maps(given.model, given.images, ["visual.layer3"])["visual.layer3"]
+    batches = network.batches(given.model, given.images)
+    maps = activations.maps(given.model.tower, ["visual.layer3"], batches)["visual.layer3"]
     iou = evaluation.iou(maps, truth.masks(given.images, bank)).numpy()
     assert found["best"].tolist() == [bank[k] for k in iou.argmax(1)]
     np.testing.assert_allclose(found["best_iou"], iou.max(1))
@@ -134,7 +135,8 @@ def test_table_2_in_small(given):
     web = inputs.probe(given, "web", 96)
     q = network.activity(given.model, web, "final", web)
     concepts = inputs.concepts(given, "classes+descriptors")
-    expected = evaluation.iou_of_images(q, truth.present(web, concepts)).argmax(1)
+    shown = truth.present(web, concepts)
+    expected = evaluation.iou(q[:, :, None, None], shown[:, :, None, None]).argmax(1)
     found = chosen(table, way="netdissect")
     assert found["label"].tolist() == [concepts[expected[k]] for k in found["unit"]]
     assert (found["right"] > 0).tolist() == (found["label"] == found["class"]).tolist()

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from lib.dissection import evaluation, inputs, released
+from lib.dissection import inputs, released
 from lib.given import Given
 from lib.show import published
 
@@ -91,4 +91,5 @@ def test_by_layer_counts():
     assert found["layer"].tolist() == ["a", "b", "all"]
     assert found["labels"].tolist() == [1, 1, 2]
     assert found["interpretable"].tolist() == pytest.approx([50, 100, 200 / 3])
-    assert evaluation.interpretable([0.16]) == 0  # above, not at
+    at = pd.DataFrame({"layer": ["a"], "description": ["x"], "similarity": [0.16]})
+    assert released.by_layer(at, cutoff=0.16)["interpretable"].tolist() == [0, 0]  # above, not at

@@ -329,8 +329,14 @@ CASES = {
     "other widths": (lambda q, X, T: similarity.scores("cos", q, X, T[:, :5]), r"\[300, 32\] and \[80, 5\]"),
     "no concepts": (lambda q, X, T: similarity.scores("cos", q, X, T[:0]), r"\[300, 32\] and \[0, 32\]"),
     "nan in X": (lambda q, X, T: similarity.scores("cos", q, bad(X, math.nan), T), "Embeddings hold nan"),
-    "prior": (lambda q, X, T: similarity.scores("wpmi", q, X, T, prior="living"), "'living'; give one of released, al"),
-    "ties": (lambda q, X, T: similarity.scores("wpmi", q, X, T, ties="last"), "ties is 'last'; give one of first, rel"),
+    "prior": (
+        lambda q, X, T: similarity.scores("wpmi", q, X, T, prior="living"),
+        "'living'; choose one of released, al",
+    ),
+    "ties": (
+        lambda q, X, T: similarity.scores("wpmi", q, X, T, ties="last"),
+        "ties is 'last'; choose one of first, rel",
+    ),
     "function": (lambda q, X, T: similarity.labels("softwpmi", q, X, T), "Did you mean 'soft_wpmi'"),
     "constant": (lambda q, X, T: similarity.scores("wpmi", q, X, T, top=5), "no constant 'top'.*Did you mean 'top_k'"),
 }

@@ -10,8 +10,18 @@ import torch
 from lib import data, models
 from lib.errors import UserError
 from lib.given import Given
-from lib.mutual import explain, finding, foreground, information, observe, prompts
-from lib.mutual.options import CHOICES, Options
+from lib.mutual import explain, finding, foreground, information, observe, parts, prompts, words
+from lib.mutual.options import (
+    CHOICES,
+    BankOptions,
+    BoostOptions,
+    MaskOptions,
+    Options,
+    Reading,
+    RegionOptions,
+    StepOptions,
+    Training,
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +103,9 @@ def test_parts_are_kept_and_found_again(clip, images, fresh_cache, monkeypatch):
     again = explain.find(clip, images)
     for name in ("embedded", "present", "foreground", "label_maps"):
         assert torch.equal(getattr(first, name), getattr(again, name))
-    assert explain.find_all(clip, images, methods=("kmeans",), keep_maps=False)["kmeans"].label_maps is None
+    assert all(
+        found["kmeans"].label_maps is None for _, found in explain.find_chunks(clip, images, Options(), ("kmeans",), 0)
+    )
     reading = Options(per_part=1, top=5, matching="top", relevance="none", information="consistent", top_u=3)
     assert torch.equal(explain.find(clip, images, reading).embedded, first.embedded)
     for other in ({"parts": 4}, {"restart": 1}, {"spectral": "image"}, {"components": "all"}):
@@ -138,8 +150,8 @@ def test_parts_and_their_descriptors_make_up_the_images_list(clip, images, found
     for name, named in found.named.items():
         by_part = named.part_ids
         assert by_part.shape == (12, 5, 3)
-        for parts, listed in zip(by_part, named.vision_ids, strict=True):
-            assert set(parts[parts >= 0].tolist()) == set(listed[listed >= 0].tolist())
+        for of_parts, listed in zip(by_part, named.vision_ids, strict=True):
+            assert set(of_parts[of_parts >= 0].tolist()) == set(listed[listed >= 0].tolist())
         shown = explain.find(clip, images, method=name).present
         assert not ((by_part >= 0).any(2) & ~shown).any()
 
@@ -168,20 +180,19 @@ def test_a_perfect_foreground_is_found(images):
     truth = foreground.animals(images, [0])
     masks = torch.nn.functional.interpolate(truth[:, None].float(), (64, 64))[:, 0].flatten(1)
     features = torch.stack([masks, 1 - masks, 0.1 * torch.ones_like(masks)], -1)
-    where = {"feature": "tokens", "layer": -1, "method": "pca", "component": 0}
-    mask = foreground.mask_of(features, (64, 64), where, components="all")
+    mask = parts.foreground(features, (64, 64), component=0, method="pca", components="all")
     assert foreground.intersection_over_union(mask, truth)[0] > 0.9  # half the resolution
 
 
 def test_language_size_follows_the_bank(images):
-    assert explain.language_size(images) == round(np.mean([len(texts) for texts in images.descriptors]))
-    assert explain.language_size(images, 3) == 3 and explain.language_size(images, 999) == len(images.bank)
+    assert words.language_size(images) == round(np.mean([len(texts) for texts in images.descriptors]))
+    assert words.language_size(images, 3) == 3 and words.language_size(images, 999) == len(images.bank)
 
     class Large:
         bank = range(4229)
         descriptors = [["a"]]
 
-    assert explain.language_size(Large()) == 50
+    assert words.language_size(Large()) == 50
 
 
 def test_observations_hold_each_image_and_agree_with_their_curves(given):
@@ -234,10 +245,15 @@ def test_every_switch_reaches_the_result(given, monkeypatch, switch):
     assert any(not np.array_equal(default.tensors[k], other.tensors.get(k)) for k in names)
 
 
-@pytest.mark.parametrize("name", CHOICES)
-def test_an_unknown_switch_is_refused_in_one_sentence(name):
+KINDS = (Options, MaskOptions, StepOptions, BankOptions, BoostOptions, Training, RegionOptions, Reading)
+SWITCHES = [(kind, field.name) for kind in KINDS for field in fields(kind) if field.name in CHOICES]
+
+
+@pytest.mark.parametrize(("kind", "name"), SWITCHES)
+def test_an_unknown_switch_is_refused_in_one_sentence(kind, name):
+    assert {name for _, name in SWITCHES} == set(CHOICES)
     with pytest.raises(UserError, match=f"{name} is 'folder'; choose one of "):
-        Options(**{name: "folder"})
+        kind(**{name: "folder"})
 
 
 @pytest.mark.parametrize("change", [{"parts": 0}, {"per_part": 2.5}, {"top_u": -1}, {"top": "500"}])
@@ -291,8 +307,6 @@ def test_the_foreground_is_read_where_the_catalogue_says_at_each_scale():
 
 
 def test_images_without_foreground_or_with_few_candidates_are_counted(clip, images, monkeypatch, fresh_cache):
-    from lib.mutual import parts
-
     few = Options(top=1, candidates="union", relevance="paper")
     # at most one candidate a part, and those at the median or below go: never as many as parts
     assert explain.explain(clip, images, few).named["kmeans"].few_candidates.all()

@@ -1,6 +1,6 @@
 """Insertion and deletion by hand, on classifiers whose score is known, and Table 1 on a handful of images."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import cv2
@@ -13,9 +13,9 @@ from lib import data, models
 from lib.errors import UserError
 from lib.given import Given
 from lib.models import heads
-from lib.mutual import baselines, bottlenecks, explain, observe_regions, regions
+from lib.mutual import baselines, bottlenecks, observe_regions, regions, words
 from lib.mutual import faithfulness as faith
-from lib.mutual.options_regions import RegionOptions
+from lib.mutual.options import CHOICES, Reading, RegionOptions
 from lib.show import published
 
 SIDE = 24
@@ -47,7 +47,7 @@ def looks_at(pixels, quarter):
 def walk(pixels, regions, classify, **options):
     """Scores, probabilities and winners of the two ends, of deletion, and of insertion."""
     masks = [torch.tensor([False, True]).view(1, 2, 1, 1).expand(len(pixels), -1, -1, -1)]
-    masks += faith.blur_masks(faith.cumulative(regions))
+    masks += faith.blur_masks(regions)
     found = faith.follow(pixels, masks, classify, [0] * len(pixels), **options)
     columns = np.cumsum([mask.shape[1] for mask in masks])[:-1]
     pieces = {name: np.split(values, columns, axis=1) for name, values in found.items()}
@@ -163,18 +163,17 @@ def test_ranking_by_hand():
 def test_empty_regions_come_last_whatever_their_score():
     regions = torch.zeros(1, 3, 1, 3).bool()
     regions[0, 1, 0, 1] = regions[0, 2, 0, 2] = True
-    found, order = faith.ranked(regions, torch.tensor([[9.0, 0.1, 0.2]]))
-    assert order.tolist() == [[2, 1, 0]] and found[0].flatten(1).long().tolist() == [[0, 0, 1], [0, 1, 0], [0, 0, 0]]
+    found = faith.ranked(regions, torch.tensor([[9.0, 0.1, 0.2]]))
+    assert found[0].flatten(1).long().tolist() == [[0, 0, 1], [0, 1, 0], [0, 0, 0]]
 
 
 def test_steps_of_overlapping_regions_by_hand():
     regions = torch.tensor([[[[1, 1, 0, 0]], [[0, 1, 1, 0]]]]).bool()
-    covered = faith.cumulative(regions)
-    assert covered[0, :, 0].long().tolist() == [[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]]
-    assert covered.float().mean((2, 3)).tolist() == [[0, 0.5, 0.75]]
-    deletion, insertion = faith.blur_masks(covered)
-    assert (deletion == covered).all() and (insertion == ~covered).all()
-    _, insertion = faith.blur_masks(covered, "parts")
+    deletion, insertion = faith.blur_masks(regions)
+    assert deletion[0, :, 0].long().tolist() == [[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]]
+    assert deletion.float().mean((2, 3)).tolist() == [[0, 0.5, 0.75]]
+    assert (insertion == ~deletion).all()
+    _, insertion = faith.blur_masks(regions, "parts")
     assert insertion[0, :, 0].long().tolist() == [[1, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
 
 
@@ -195,14 +194,15 @@ def test_random_regions_keep_areas_and_overlaps():
     generator = torch.Generator().manual_seed(2)
     regions = torch.rand(20, 4, 5, 6, generator=generator) < 0.3
     sizes = regions.flatten(2).sum(2)
-    for kind in faith.CHOICES["random_regions"]:
-        found = faith.control(regions, range(20), kind, seed=3)
+    assert set(faith.CONTROLS) == set(CHOICES["random_regions"])
+    for draw in faith.CONTROLS.values():
+        found = draw(regions, range(20), seed=3)
         assert (found.flatten(2).sum(2) == sizes).all()
-        assert (faith.cumulative(found).sum((2, 3)) == faith.cumulative(regions).sum((2, 3))).all()
+        assert (faith.blur_masks(found)[0].sum((2, 3)) == faith.blur_masks(regions)[0].sum((2, 3))).all()
         assert not torch.equal(found, regions)
         # an image's draw is its own, whichever others are there
-        assert torch.equal(found[5:8], faith.control(regions[5:8], range(5, 8), kind, seed=3))
-        assert not torch.equal(found, faith.control(regions, range(20), kind, seed=4))
+        assert torch.equal(found[5:8], draw(regions[5:8], range(5, 8), seed=3))
+        assert not torch.equal(found, draw(regions, range(20), seed=4))
     moved = faith.shifted(regions, range(20), seed=3)
     rolled = [[torch.roll(r, (a, b), (1, 2)) for a in range(5) for b in range(6) if a or b] for r in regions]
     assert all(any(torch.equal(m, x) for x in options) for m, options in zip(moved, rolled, strict=True))
@@ -212,12 +212,10 @@ def test_random_regions_keep_areas_and_overlaps():
     ("call", "sentence"),
     [
         (lambda: faith.blurred(torch.zeros(1, 3, 8, 8).byte(), 4), "odd number"),
-        (lambda: faith.kernel_width(72, 2.0), "between 0 and 1.9"),
         (lambda: faith.rank_scores(*torch.zeros(3, 1, 1, 1), "size"), "rank is 'size'; choose one of product"),
         (lambda: faith.blur_masks(torch.zeros(1, 2, 1, 1).bool(), "black"), "choose one of whole"),
         (lambda: faith.area([[1, 0]], short="pad"), "choose one of hold"),
         (lambda: faith.area([[1, 0]], short="stop"), "need `shown`"),
-        (lambda: faith.control(torch.zeros(1, 1, 2, 2).bool(), [0], "noise"), "choose one of shifted"),
         (lambda: faith.shifted(torch.zeros(1, 1, 1, 1).bool(), [0]), "finer"),
         (lambda: walk(torch.zeros(2, 3, 8, 8).byte(), torch.zeros(3, 1, 2, 2).bool(), None), "do not fit 2 images"),
     ],
@@ -318,7 +316,7 @@ def test_definitions_agree_with_the_published_order_where_the_values_are_the_pub
 
 def test_claims_compare_the_worse_of_ours_with_the_best_of_the_trained(as_published):
     _, measured = as_published
-    pairs = regions.rivals(measured[measured["definition"] == "default"])
+    pairs = faith.rivals(measured[measured["definition"] == "default"], list(regions.PARTS), list(regions.TRAINED))
     # in the published table deletion and AccDrop are higher for the best trained explanation, AccInc is lower
     assert pairs["deletion"] == pairs["acc_drop"] == ("Feature Maps", "PCA parts")
     assert pairs["insertion"] == ("MM-CBM", "PCA parts")
@@ -505,18 +503,26 @@ def test_other_definitions_are_tried_on_the_images_of_the_run_by_their_numbers(g
         ({"start": "black"}, "choose one of whole, parts"),
         ({"random_regions": "noise"}, "choose one of shifted, scattered"),
         ({"blur": 2.0}, "between 0 and 1.9"),
-        ({"threshold": 0.0}, "more than 0"),
-        ({"checked": -1}, "expected 0 or more"),
+        ({"threshold": 0.0}, "threshold is 0.0; give a positive number, at most 1"),
+        ({"checked": -1}, "checked is -1; give a whole number from 0 on"),
         ({"foreground": "best"}, "choose one of default, published"),
         ({"rates": "high"}, "choose one of scaled, published"),
-        ({"steps": 0}, "expected 1 or more"),
-        ({"temperature": 0.0}, "expected a positive number"),
+        ({"steps": 0}, "steps is 0; give a whole number from 1 on"),
+        ({"temperature": 0.0}, "temperature is 0.0; give a positive number"),
         ({"parts": 0}, "give a whole number from 1 on"),
     ],
 )
 def test_an_unknown_option_is_refused(option, sentence):
     with pytest.raises(UserError, match=sentence):
         RegionOptions(**option)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Reading)])
+def test_an_unknown_reading_is_refused_and_every_known_one_is_taken(name, steps):
+    with pytest.raises(UserError, match=f"{name} is 'other'; choose one of"):
+        Reading(**{name: "other"})
+    read = [faith.measures(steps, **{name: value}) for value in CHOICES[name]]
+    assert not read[0].equals(read[1])
 
 
 def test_a_folder_without_a_train_split_asks_for_one(make_folder):
@@ -534,4 +540,4 @@ def test_classes_of_predicted_images_are_grouped_over_all_chunks(given, options,
     monkeypatch.setattr(data.ImageDataset.chunks, "__defaults__", (2,))
     monkeypatch.setenv("COMPANION_CACHE", str(fresh_cache / "other"))
     pd.testing.assert_frame_equal(observe_regions.table1(given, asked).table, whole, rtol=1e-5)
-    assert explain.predictions(given.model, given.images).shape == (6,)
+    assert words.predictions(given.model, given.images).shape == (6,)

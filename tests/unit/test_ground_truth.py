@@ -16,8 +16,7 @@ from lib.errors import UserError
 from lib.mutual import ground_truth as gt
 from lib.mutual import information, matching, observe, observe_truth, tracking
 from lib.mutual.explain import find, name_parts
-from lib.mutual.observe_truth import StepOptions
-from lib.mutual.options import Options
+from lib.mutual.options import Options, StepOptions
 
 KINDS = len(PARTS)
 BODY, HEAD, EARS = (PARTS.index(p) for p in ("body", "head", "ears"))

@@ -39,7 +39,7 @@ def test_no_overlap_is_zero_for_every_reading(reading):
 def test_matches_and_last_hit_by_hand():
     hits = inf.matches(VISION, LANGUAGE)
     assert hits.tolist() == [[False, True, True, False], [False] * 4, [True, False, False, False]]
-    assert inf.last_hit(VISION, LANGUAGE).tolist() == [3, 0, 1]
+    assert inf.last_of(hits).tolist() == [3, 0, 1]
 
 
 def test_curves_by_hand():

@@ -246,7 +246,7 @@ def test_a_checkpoint_that_is_not_there(tmp_path, monkeypatch):
     shutil.copytree(weights.MINIATURE / "configs", tmp_path / "configs")
     monkeypatch.setattr(sys.modules["lib.models.catalogue"], "MINIATURE", tmp_path)
     monkeypatch.setattr(weights, "MINIATURE", tmp_path)
-    with pytest.raises(UserError, match=r"train it with notebooks/zoo\.ipynb"):
+    with pytest.raises(UserError, match=r"train it: python scripts/train_zoo.py"):
         models.load("ViT-B-16")
 
 

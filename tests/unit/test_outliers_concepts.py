@@ -87,11 +87,6 @@ def test_the_best_direction_and_its_sign():
     assert sign[0] == {2: 0, 4: 1}[direction[0]]
 
 
-def test_concepts_of_a_direction():
-    precision = np.array([[[0.95, 0.2], [0.1, 0.3]], [[0.1, 0.92], [0.2, 0.1]]])  # [signs, directions, concepts]
-    assert concepts.by_direction(precision).tolist() == [2, 0]
-
-
 def test_overlap_agrees_with_sets():
     first, second, third = (rng.random(50) < 0.5 for _ in range(3))
     a, b, c = (set(np.flatnonzero(x)) for x in (first, second, third))
@@ -126,11 +121,6 @@ def test_resampled_precisions_spread_around_the_value():
     assert drawn.shape == (200, 3)
     np.testing.assert_allclose(np.median(drawn, axis=0), score, atol=0.05)
     assert (drawn.std(axis=0) > 0.001).all()
-
-
-def test_projections_come_in_batches():
-    h, right = torch.from_numpy(rng.normal(size=(30, 6))), torch.eye(6, dtype=torch.float64)[:, :2]
-    np.testing.assert_allclose(concepts.project(h, right, size=7), h[:, :2].numpy())
 
 
 def test_an_embedding_that_holds_the_labels_encodes_them_all():

@@ -50,21 +50,20 @@ def test_pairs_start_from_the_backbones_own_zero_shot_model():
     assert contrasts.pairs(MODELS, ["captions"]) == []
     assert contrasts.by_pretraining(MODELS) == [("RN50", "RN50-yfcc")]
     assert contrasts.by_pretraining(MODELS, ["cc12m"]) == []
-    assert contrasts.by_backbone(MODELS, ["fine-tuned"])["RN50"] == [("RN50", "RN50-finetuned")]
 
 
 def test_differences_by_hand():
-    value, low, high, n = RAW.difference(contrasts.pairs(MODELS, ["fine-tuned", "supervised"]))
+    value, low, high, n = RAW.difference(contrasts.pairs(MODELS, ["fine-tuned", "supervised"]))[:4]
     assert value == pytest.approx((1 + 2 + 7) / 3) and n == 3 and low < value < high
     assert RAW.difference(contrasts.pairs(MODELS, ["fine-tuned"], group="supervised")).value == pytest.approx(3 - 4)
     assert np.isnan(RAW.difference(contrasts.pairs(MODELS, ["captions"])).value)
-    assert RAW.mean(["RN50", "ViT-L-14", "no model"])[::3] == (pytest.approx(6), 2)
+    assert RAW.mean(["RN50", "ViT-L-14", "no model"])[:4:3] == (pytest.approx(6), 2)
     assert RAW.apply(np.log10).mean(["RN50"]).value == pytest.approx(np.log10(5))
 
 
 def test_paired_draws_give_narrow_differences():
     raw = contrasts.means(observed(noise=rng.normal(size=50)), "raw")
-    value, low, high, _ = raw.difference([("RN50", "RN50-supervised")])
+    value, low, high = raw.difference([("RN50", "RN50-supervised")])[:3]
     assert low == pytest.approx(value) and high == pytest.approx(value)
     assert raw.mean(["RN50"]).high - raw.mean(["RN50"]).low > 0.3
 
@@ -90,7 +89,8 @@ def test_a_summary_of_images_has_intervals_and_that_of_a_file_its_own():
 
 def test_correlations_agree_with_scipy():
     y = RAW.apply(lambda x: x**2)
-    other = Drawn(pd.Series(rng.normal(size=7), RAW.values.index), RAW.draws)
+    other = Drawn(RAW.rows.copy())
+    other.rows.iloc[0] = rng.normal(size=7)
     table = contrasts.goes_with({"accuracy": y, "other": other}, RAW, MODELS)
     for method, theirs in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
         line = table.loc["accuracy", "all", method]
@@ -109,7 +109,7 @@ def test_correlations_agree_with_scipy():
 def test_a_partial_correlation_takes_the_common_cause_out():
     z = np.arange(200.0)
     a, b = rng.permutation(200) * 0.5 + z, rng.permutation(200) * 0.5 + z
-    x, y, common = (Drawn(pd.Series(v), pd.DataFrame([v])) for v in (a, b, z))
+    x, y, common = (Drawn(pd.DataFrame([v])) for v in (a, b, z))
     assert stats.spearmanr(a, b).statistic > 0.5
     assert abs(contrasts.partial(x, y, common, range(200))) < 0.2
     r = np.corrcoef([stats.rankdata(v) for v in (a, b, z)])
@@ -130,8 +130,8 @@ def test_curves_fall_from_the_largest():
 def test_likeness_is_the_ratio_of_means_over_minibatches():
     terms = pd.DataFrame({"model": "a", "xy": [1.0, 3.0], "xx": [4.0, 4.0], "yy": [1.0, 3.0]})
     found = summaries.likeness(Found(terms, {"a": {}}, {"a": {}}))
-    assert found.values["a"] == pytest.approx(2 / np.sqrt(4 * 2)) and found.draws.shape == (2000, 1)
-    assert set(found.draws["a"].round(3)) == {0.5, 0.707, 0.866}  # of both, and of one of the two batches twice
+    assert found.values["a"] == pytest.approx(2 / np.sqrt(4 * 2)) and len(found.rows) == 1 + 2000
+    assert set(found.rows["a"][1:].round(3)) == {0.5, 0.707, 0.866}  # of both, and of one of the two batches twice
     assert not len(summaries.likeness(Found(pd.DataFrame())).values)
 
 
@@ -149,7 +149,7 @@ def test_how_far_a_direction_stands_out():
         summaries.stand_out(heads()).values["a"] == 4 and summaries.stand_out(heads(), "row-centred").values["a"] == 2
     )
     assert summaries.stand_out(heads(), how="share").values["a"] == pytest.approx(8 / 11)
-    assert summaries.stand_out(heads(), "row-centred").draws["a"].tolist() == [1, 3]
+    assert summaries.stand_out(heads(), "row-centred").rows["a"].tolist()[1:] == [1, 3]
     table = summaries.over_median(heads().table)
     first = table[table["head"] == "as it is"]
     assert first["direction"].tolist() == [1, 0, 2] and first["over_median"].tolist() == [4, 1, 0.5]
@@ -194,7 +194,7 @@ def encoding():
 def test_concepts_are_counted_without_the_classes_of_the_head():
     found = summaries.encoded(encoding(), 0.9)
     assert found.values.to_dict() == {"RN50": 2, "RN50-finetuned": 1, "RN50-supervised": 1}
-    assert found.draws["RN50"].tolist() == [2] * 10
+    assert found.rows["RN50"].tolist() == [2] * 11
     assert summaries.encoded(encoding(), 0.9, kind="species").values["RN50"] == 1
     counts = summaries.counted(encoding().table, 0.9).loc["RN50"]
     assert counts["head"] == 2 and counts["tested"] == 3

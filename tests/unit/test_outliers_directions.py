@@ -40,7 +40,7 @@ def test_a_centred_head_has_one_direction_less_and_forgets_a_common_vector():
 def test_importance_by_hand():
     h = torch.tensor([[3.0, 4.0], [-6.0, 8.0]])  # cosines with the axes: 0.6 and 0.8, whatever the sign and length
     found = directions.decompose(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
-    cosines = directions.measure(h, found)[0].mean("cosine")
+    cosines = directions.cosines(h, {"head": found}).mean("head")
     np.testing.assert_allclose(cosines, [0.6, 0.8])
     np.testing.assert_allclose(directions.importance(found.values, cosines), [0.75 * 0.6, 0.25 * 0.8])
 
@@ -52,10 +52,12 @@ def test_concentration_by_hand():
 
 
 def test_one_reading_gives_what_all_rows_at_once_do():
-    averages, second = directions.measure(H, directions.decompose(HEAD), size=17)
-    np.testing.assert_allclose(second.numpy(), (H.T @ H / 200).numpy())
-    cosines = (H @ directions.decompose(HEAD).right).abs() / H.norm(dim=1, keepdim=True)
-    np.testing.assert_allclose(averages.mean("cosine"), cosines.mean(0).numpy())
+    heads = {name: directions.decompose(HEAD, name == "row-centred") for name in directions.HEADS}
+    averages = directions.cosines(H, heads, size=17)
+    np.testing.assert_allclose(directions.second_moment(H, size=17).numpy(), (H.T @ H / 200).numpy())
+    for name, found in heads.items():
+        cosines = (H @ found.right).abs() / H.norm(dim=1, keepdim=True)
+        np.testing.assert_allclose(averages.mean(name), cosines.mean(0).numpy())
 
 
 def ways():
@@ -114,9 +116,7 @@ def test_pruning_counts_hits_and_agreements():
 
 
 def test_every_way_keeps_the_head_when_nothing_is_pruned():
-    averages, second = directions.measure(H, directions.decompose(HEAD))
-    centred, _ = directions.measure(H, directions.decompose(HEAD, centred=True))
-    found = directions.ways(HEAD, averages.mean("cosine"), centred.mean("cosine"), second)
+    found = directions.ways(H, HEAD)
     assert len(found) == 9 and len(found["random subspace"]) == directions.CHANCE_DRAWS
     predicted = (H @ HEAD.T).argmax(1)
     for name, several in found.items():
@@ -146,7 +146,10 @@ BAD = {
         lambda: next(directions.prune(H, HEAD[:, :5], BIAS, {}, [5])),
         "has 5 coordinates and the embeddings have 8",
     ),
-    "width, importance": (lambda: directions.measure(H[:, :5], directions.decompose(HEAD)), "has 8 coordinates and"),
+    "width, importance": (
+        lambda: directions.cosines(H[:, :5], {"": directions.decompose(HEAD)}),
+        "has 8 coordinates",
+    ),
     "zero directions": (lambda: directions.kept(10, 0.97), "leaves 0; give shares from 0 to below 0.950"),
     "everything": (lambda: directions.kept(10, 1.0), "leaves 0"),
     "negative": (lambda: directions.kept(10, -0.1), "give shares from 0"),
@@ -156,7 +159,7 @@ BAD = {
     "zero head": (lambda: directions.decompose(HEAD * 0), "rows of the head are all zero"),
     "equal rows": (lambda: directions.decompose(HEAD[[0, 0]], centred=True), "rows of the head are all equal"),
     "one class": (lambda: directions.decompose(HEAD[:1]), "one class"),
-    "zero embedding": (lambda: directions.measure(H * 0, directions.decompose(HEAD)), "are all zero"),
+    "zero embedding": (lambda: directions.cosines(H * 0, {"": directions.decompose(HEAD)}), "are all zero"),
 }
 
 

@@ -127,7 +127,7 @@ def test_what_is_kept_does_not_grow_with_the_images():
         far = Far(n)
         tracemalloc.start()
         about, _ = kurtosis.averaged(far)
-        directions.measure(far, directions.decompose(np.eye(16)), resamples=50)
+        directions.cosines(far, {"": directions.decompose(np.eye(16))}, resamples=50)
         cka.terms(far, far)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

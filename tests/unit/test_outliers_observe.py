@@ -92,9 +92,8 @@ def test_a_strange_class_folder_is_refused(folders, make_folder):
         observe.shifted(given, given.images, Shifts(str(odd)))
 
 
-@pytest.mark.slow
 def test_classes_that_a_shift_lacks_do_not_compete(folders):
-    given = Given("ViT-B-32:random", str(folders[0]), device="cpu")
+    given = Given("mini-ViT-B-32:random", str(folders[0]), device="cpu")
     table = observe.robustness(given, Shifts(str(folders[1])))
     assert table["split"].tolist() == ["val"] * 7 + ["imagenet-r"] * 3
     with pytest.raises(UserError, match="No shifts of .*; name folders"):
@@ -207,7 +206,7 @@ def test_elsewhere_the_probe_is_broden(tmp_path, monkeypatch):
         (lambda: Concepts(minimum=0), "minimum is 0"),
         (lambda: Concepts(negatives=0), "negatives is 0"),
         (lambda: Concepts(concept_images=-1), "concept_images is -1"),
-        (lambda: Concepts(concept_stream="wbe"), "concept_stream is 'wbe'; give one of val, web. Did you mean 'web'"),
+        (lambda: Concepts(concept_stream="wbe"), "concept_stream is 'wbe'; choose one of val, web. Did you mean 'web'"),
     ],
 )
 def test_a_bad_option_is_one_clear_sentence(call, sentence):

@@ -174,7 +174,7 @@ def test_where_the_outliers_of_each_set_are():
 
 def test_numbers_of_an_encoder_stand_beside_its_published_robustness():
     values = pd.Series({"a": 2.0, "b": 5.0, "c": 100.0, "other": 7.0})
-    table = wing.beside_robustness(contrasts.Drawn(values, pd.DataFrame([values, values + 1])), SETS)
+    table = wing.beside_robustness(contrasts.Drawn(pd.DataFrame([values, values, values + 1])), SETS)
     assert table.index.get_level_values("encoder").tolist() == ["X one", "Y"]
     assert table["text"].tolist() == [2, 7] and table["image"].tolist()[0] == 5 and table["sets"].tolist() == [2, 1]
     # as open_clip publishes RN50, and the mean of its five shifts
@@ -201,8 +201,8 @@ def test_means_of_sets_of_as_many_rows_are_drawn_together():
     table = pd.DataFrame([(m, x) for m, values in raw.items() for x in values], columns=["model", "raw"])
     drawn = wing.means(table, "raw")
     assert drawn.values.to_dict() == {"a": 3, "b": 4, "c": 5}
-    np.testing.assert_allclose(drawn.draws["b"] - drawn.draws["a"], 1)
-    assert drawn.draws["a"].std() > 0 and (drawn.draws["c"] == 5).all()
+    np.testing.assert_allclose(drawn.rows["b"] - drawn.rows["a"], 1)
+    assert drawn.rows["a"].std() > 0 and (drawn.rows["c"] == 5).all()
     assert not len(wing.means(table.iloc[:0], "raw").values)
     low = wing.least(drawn, ["b", "c", "not there"])
     assert low.value == 4 and low.n == 2 and low.high == 5 and low.low < 4  # b is above c in some draws

@@ -97,14 +97,14 @@ def test_effective_robustness_of_models_is_that_of_their_means():
     found = baselines.accuracies(table)
     mean = table.groupby(["split", "model"])["top1"].mean()
     known = baselines.known(found, "bestiary")
-    assert set(known["v2"].values.index) == set(NAMES[1:]) and found["val"].draws.shape == (2000, 5)
+    assert set(known["v2"].values.index) == set(NAMES[1:]) and found["val"].rows.shape == (1 + 2000, 5)
     lines = baselines.lines(known)
     line = robustness.fit(mean["val"][NAMES[1:]], mean["v2"][NAMES[1:]])
     robust = baselines.over_baseline(found, lines)
     expected = mean["v2", "RN50"] - line(mean["val", "RN50"])
-    assert lines["v2"][0].slope == pytest.approx(line.slope)
+    assert lines["v2"].first.slope == pytest.approx(line.slope)
     assert robust["v2"].values["RN50"] == pytest.approx(expected) == robust["mean"].values["RN50"]
-    assert abs(robust["v2"].draws["RN50"].mean() - expected) < 3
+    assert abs(robust["v2"].rows["RN50"][1:].mean() - expected) < 3
     choices = baselines.choices(found, known)
     assert choices["one line to the mean"].values["RN50"] == pytest.approx(expected)  # of a single shift
     assert choices["linear"].values["RN50"] != pytest.approx(expected)
@@ -114,7 +114,7 @@ def test_splits_are_drawn_again_independently():
     table = observed()
     table = table.assign(top1=table.groupby(["model", "image"])["top1"].transform("first"))  # the same hits twice
     found = baselines.accuracies(table)
-    assert abs(np.corrcoef(found["val"].draws["RN50"], found["v2"].draws["RN50"])[0, 1]) < 0.1
+    assert abs(np.corrcoef(found["val"].rows["RN50"][1:], found["v2"].rows["RN50"][1:])[0, 1]) < 0.1
 
 
 def test_lines_in_numbers_have_intervals_where_images_are_known():
@@ -123,16 +123,16 @@ def test_lines_in_numbers_have_intervals_where_images_are_known():
     assert (
         table.loc["v2", "slope_low"].item() < table.loc["v2", "slope"].item() and table["baseline models"].item() == 4
     )
-    fixed = {split: Drawn(x.values, x.values.to_frame().T) for split, x in known.items()}
+    fixed = {split: Drawn(x.rows[:1]) for split, x in known.items()}
     assert np.isnan(baselines.table_of(baselines.lines(fixed)).loc["v2", "slope_low"].item())
 
 
 def test_the_mean_over_shifts_takes_models_that_have_them_all():
     known = {"val": [70.0, 80, 90, 60], "imagenet-v2": [60.0, 70, 80, 55], "imagenet-r": [30.0, np.nan, 50, 20]}
-    drawn = {k: Drawn(pd.Series(v), pd.DataFrame([v])) for k, v in known.items()}
+    drawn = {k: Drawn(pd.DataFrame([v])) for k, v in known.items()}
     mean = baselines.averaged(drawn)
     assert mean.values.tolist()[0] == 45 and np.isnan(mean.values[1])
-    line, _ = baselines.lines({"val": drawn["val"], "all": mean})["all"]
+    line = baselines.lines({"val": drawn["val"], "all": mean})["all"]
     assert line.n == 3 and line.dropped == ()
     without = baselines.averaged(drawn, ["imagenet-r"])
     assert without.values.tolist() == known["imagenet-v2"]
@@ -143,7 +143,7 @@ def test_pruned_accuracies_become_changes_with_the_lines_held_fixed():
     tensors = {name: np.array(x, dtype=np.uint8).transpose(1, 0, 2) for name, x in pruned.items()}
     found = Found(pd.DataFrame(), {"RN50": tensors}, {"RN50": {"ways": ["importance"], "shares": [0.0, 0.8]}})
     same = pd.Series([20.0, 50, 80])
-    known = dict.fromkeys(("val", "v2"), Drawn(same, same.to_frame().T))
+    known = dict.fromkeys(("val", "v2"), Drawn(same.to_frame().T))
     parts = {name: x.values["RN50"] for name, x in baselines.pruned(found, known, 0.8).items()}
     assert parts["top-1"] == 60 and parts["change"] == -20 and parts["robustness"] == pytest.approx(20 - 60)
     assert parts["change of robustness"] == pytest.approx((0 - 40) - (20 - 60))
@@ -175,10 +175,11 @@ def downloads(real, monkeypatch):
 def test_the_testbed_gives_the_lines_computed_elsewhere(downloads, axis):
     theirs = downloads[downloads["table"] == f"baseline_fit_{axis}"]["value"].astype(float)
     lines = baselines.lines(baselines.public_baselines(), axis)
-    for shift, (line, _) in lines.items():
+    for shift, line in lines.items():
+        line = line.first
         assert line.slope == pytest.approx(theirs[f"slope_{PUBLISHED[shift]}"], abs=1.01e-4)
         assert line.intercept == pytest.approx(theirs[f"intercept_{PUBLISHED[shift]}"], abs=1.01e-4)
-    assert lines["imagenet-a"][0].dropped == ("resnet50",)  # ImageNet-A was filtered against it
+    assert lines["imagenet-a"].dropped == ("resnet50",)  # ImageNet-A was filtered against it
 
 
 def test_public_accuracies_give_the_effective_robustness_computed_elsewhere(downloads):

@@ -5,12 +5,17 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors import safe_open
 
-from lib import models
-from lib.bestiary import SPLITS, recipes, zoo
+from lib import models, store
+from lib.bestiary import SPLITS
 from lib.data import load as load_images
 from lib.errors import UserError
-from scripts import choose_adversarial, choose_foreground, train_zoo
+from lib.mutual import baselines
+from lib.mutual.options import Training
+from scripts import choose_adversarial, choose_foreground, train_bottlenecks, train_zoo
+from training import recipes, zoo
 
 
 @pytest.fixture
@@ -95,3 +100,14 @@ def test_what_a_recipe_starts_from_stands_above_it():
     for name, how in known.items():
         for other in {how.start, how.filter} - {""}:
             assert order.index(other) < order.index(name)
+
+
+def test_bottlenecks_are_written_with_the_recipe_by_which_they_are_found_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(train_bottlenecks, "ROOT", tmp_path)
+    monkeypatch.setattr(baselines, "trained", lambda method, *_: {"weight": torch.ones(2) * len(method)})
+    train_bottlenecks.main(["ViT-B-16"])
+    how = baselines.recipe(models.load("ViT-B-16"), load_images("bestiary", "train"), Training())
+    with safe_open(tmp_path / baselines.FOLDER / "ViT-B-16.safetensors", framework="pt") as file:
+        assert file.metadata() == {"recipe": store.digest(how)}
+        assert set(file.keys()) == {f"{method}.weight" for method in baselines.METHODS}
+        assert file.get_tensor("lf_cbm.weight").tolist() == [6, 6]

@@ -34,9 +34,20 @@ def test_the_interval_of_a_mean_agrees_with_scipy():
     assert statistics.estimate(values) == statistics.estimate(values) != statistics.estimate(values, seed=1)
 
 
+def test_p_is_below_a_level_exactly_when_that_interval_leaves_out_zero():
+    draws = np.random.default_rng(0).normal(1.9, 1.0, 1999)
+    p = statistics.of_draws(1.9, draws, 1).p
+    for level in (p * 0.95, p * 1.05):
+        low, high = np.quantile(draws, [level / 2, 1 - level / 2])
+        assert (low > 0) == (level > p)
+    assert p == pytest.approx(2 * stats.norm.sf(1.9), rel=0.3)
+    assert statistics.of_draws(-1.9, -draws, 1).p == p and statistics.of_draws(0.0, np.zeros(9), 1).p == 1
+    assert np.isnan(statistics.of_draws(1.0, np.array([]), 1).p)
+
+
 def test_nothing_has_no_interval_and_a_constant_has_none_to_speak_of():
     assert statistics.estimate([]).n == 0 and np.isnan(statistics.estimate([np.nan]).value)
-    assert statistics.estimate([2.0, 2.0]) == (2.0, 2.0, 2.0, 2)
+    assert statistics.estimate([2.0, 2.0])[:4] == (2.0, 2.0, 2.0, 2)
 
 
 def test_intervals_of_groups_stand_in_the_order_of_the_table():

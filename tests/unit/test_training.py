@@ -10,19 +10,21 @@ from safetensors.torch import load_file, save
 from torch.nn import functional as F
 
 from lib import models
-from lib.bestiary import SPLITS, Bestiary, pool, recipes, training, zoo
-from lib.bestiary.recipes import FOLDER
+from lib.bestiary import SPLITS, Bestiary
+from lib.bestiary.zoo import FOLDER, records, shipped, summary
 from lib.data import load as load_images
 from lib.data import sha256
 from lib.errors import UserError
 from lib.models import classifiers, heads
+from lib.training import fit
+from training import pool, recipes, steps, zoo
 
 SHIPPED = list(models.catalogue().index)
 
 
 @pytest.fixture
-def small_web(monkeypatch, fresh_cache):
-    """A web of 288 pictures and a val of 48 instead of 24,000 and 384."""
+def small_web(monkeypatch):
+    """A web of 288 pictures, drawn once for all tests, and a val of 48 instead of 24,000 and 384."""
     monkeypatch.setitem(SPLITS, "web", (SPLITS["web"][0], 6))
     monkeypatch.setitem(SPLITS, "val", (SPLITS["val"][0], 1))
 
@@ -54,6 +56,7 @@ def test_training_lowers_the_loss_and_writes_weights_that_load(small_web, tmp_pa
     assert heads.top_k_accuracy(logits, val.labels) == pytest.approx(record["top1"])
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_model(small_web, tmp_path):
     options = {"pool": 96, "epochs": 1, "batch_size": 48, "device": "cpu", "log": lambda line: None}
     first, again, other = (
@@ -100,7 +103,7 @@ def test_noise_replaces_the_share_of_captions_that_the_recipe_says(small_web):
     assert changed == pytest.approx(wrong, abs=0.02)
 
 
-def test_a_pool_is_drawn_once_and_read_again(small_web, monkeypatch):
+def test_a_pool_is_drawn_once_and_read_again(small_web, fresh_cache, monkeypatch):
     pixels, said = pool.pool("web", range(288), 128)
     assert pixels.shape == (288, 3, 128, 128)
     assert np.array_equal(pixels[7].permute(1, 2, 0), np.asarray(Bestiary("web").image(7)))
@@ -112,7 +115,7 @@ def test_a_pool_is_drawn_once_and_read_again(small_web, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_pool_in_several_parts_drawn_by_several_processes_is_the_same(small_web, monkeypatch):
+def test_a_pool_in_several_parts_drawn_by_several_processes_is_the_same(small_web, fresh_cache, monkeypatch):
     monkeypatch.setattr(pool, "TOGETHER", 120)
     monkeypatch.setattr(pool, "FEW", 60)
     pixels, said = pool.pool("web", [3, 119, 120, 287], 128)
@@ -132,9 +135,9 @@ def line_fit(epochs, rate=0.1, after=None):
     optimiser = torch.optim.SGD(model.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimiser, 1.0)
     rng = np.random.default_rng(0)
-    history = training.fit(
+    history = fit(
         model,
-        lambda: training.shuffled(64, 16, rng),
+        lambda: steps.shuffled(64, 16, rng),
         lambda batch: F.mse_loss(model(x[batch]), 3 * x[batch] - 1),
         optimiser,
         schedule,
@@ -162,19 +165,19 @@ def test_a_training_that_diverges_is_stopped_with_a_sentence():
 
 def test_an_epoch_takes_whole_batches_of_each_example_at_most_once():
     rng = np.random.default_rng(0)
-    first, second = (np.stack(list(training.shuffled(50, 8, rng))) for _ in range(2))
+    first, second = (np.stack(list(steps.shuffled(50, 8, rng))) for _ in range(2))
     assert first.shape == (6, 8)
     assert len(set(first.ravel())) == 48 and first.min() >= 0 and first.max() < 50
     assert not np.array_equal(first, second)
     with pytest.raises(UserError, match="3 examples for batches of 8"):
-        list(training.shuffled(3, 8, rng))
+        list(steps.shuffled(3, 8, rng))
 
 
 def test_gradients_and_the_logit_scale_are_kept_in_their_limits():
     model = torch.nn.ParameterDict({"logit_scale": torch.tensor(4.6), "w": torch.zeros(2)})
     optimiser = torch.optim.SGD(model.parameters(), lr=1.0)
-    training.limit_gradient(optimiser, model)
-    training.limit_scale(optimiser, model)
+    steps.limit_gradient(optimiser, model)
+    steps.limit_scale(optimiser, model)
     (-30 * model["logit_scale"] - 40 * model["w"][0]).backward()
     optimiser.step()
     assert model["w"].tolist() == pytest.approx([0.8, 0])  # the gradient, 50 long, was cut to 1
@@ -205,6 +208,7 @@ def test_what_was_trained_by_the_same_recipe_is_left_alone(small_web, tmp_path):
     assert trains(seed=1, learning_rate=0.002)
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_again_when_what_it_started_from_is_another(small_train, tmp_path):
     options = {"device": "cpu", "folder": tmp_path, "epochs": 1, "batch_size": 48, "log": lambda line: None}
     first = zoo.train("RN50-finetuned", **options)
@@ -224,24 +228,27 @@ def test_a_source_that_is_not_trained_is_named(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_weights_are_those_of_their_record_and_recipe(name):
-    record = zoo.records()[name]
+    record = records()[name]
     about = {"model": name, "seed": record["seed"], "recipe": asdict(recipes.recipe(name)), "from": {}}
     assert zoo.trained(about, FOLDER) == record
 
 
 def test_the_tables_of_the_zoo_have_a_line_a_model():
-    found = zoo.records(["RN50", "RN50-finetuned"])
-    summary, shipped = zoo.summary(found), zoo.shipped(found)
-    assert list(summary["model"]) == list(shipped["model"]) == ["RN50", "RN50-finetuned"]
-    assert list(summary["from"]) == ["scratch", "RN50"]
-    assert list(summary["pairs"]) == [12000, 4800]
-    assert found["RN50"]["weights"].startswith(shipped["sha256 (first 16)"][0])
-    assert list(zoo.summary({}).columns) == list(summary.columns)
+    found = records(["RN50", "RN50-finetuned"])
+    lines, files = summary(found), shipped(found)
+    assert list(lines["model"]) == list(files["model"]) == ["RN50", "RN50-finetuned"]
+    assert list(lines["from"]) == ["scratch", "RN50"]
+    assert list(lines["pairs"]) == [12000, 4800]
+    assert found["RN50"]["weights"].startswith(files["sha256 (first 16)"][0])
+    assert list(summary({}).columns) == list(lines.columns)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+QUICK = ("RN50", "RN50-supervised")  # one of each kind; the other models are for the whole suite
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in SHIPPED])
 def test_shipped_weights_reproduce_their_recorded_accuracy(name):
-    record = zoo.records()[name]
+    record = records()[name]
     model, val = models.load(name), load_images("bestiary")
     weight, bias = heads.head(model, val)
     logits = model.embed_images(val) @ weight.T + bias
@@ -250,7 +257,7 @@ def test_shipped_weights_reproduce_their_recorded_accuracy(name):
 
 
 def test_shipped_accuracies_spread_over_forty_points():
-    top1 = [record["top1"] for record in zoo.records().values()]
+    top1 = [record["top1"] for record in records().values()]
     assert len(top1) == len(SHIPPED)
     assert max(top1) - min(top1) >= 0.4
 
@@ -268,7 +275,7 @@ def test_all_shipped_weights_together_stay_under_80_megabytes():
 
 
 @pytest.fixture
-def small_train(monkeypatch, fresh_cache):
+def small_train(monkeypatch):
     """A train split of 96 pictures and a val of 48."""
     monkeypatch.setitem(SPLITS, "train", (SPLITS["train"][0], 2))
     monkeypatch.setitem(SPLITS, "val", (SPLITS["val"][0], 1))
@@ -304,26 +311,26 @@ def test_a_share_takes_as_many_pictures_of_every_species():
 
 
 def test_the_pace_warms_up_and_falls():
-    stairs = [training.pace(step, 90, stairs=True) for step in range(90)]
+    stairs = [steps.pace(step, 90, stairs=True) for step in range(90)]
     assert stairs[0] == pytest.approx(1 / 9)
     assert [stairs[k] for k in (10, 29, 30, 59, 60, 89)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
-    assert training.pace(45, 90, stairs=False) == pytest.approx(0.5)
+    assert steps.pace(45, 90, stairs=False) == pytest.approx(0.5)
 
 
 def test_augmentation_cuts_squares_inside_the_picture():
     x = torch.linspace(0, 1, 32).expand(64, 3, 32, 32).clone()  # brighter to the right
     draws = torch.Generator().manual_seed(0)
-    plain = training.augmented(x, draws, flips=False)
+    plain = steps.augmented(x, draws, flips=False)
     assert plain.shape == x.shape and plain.min() >= 0 and plain.max() <= 1
     assert (plain[..., -1] > plain[..., 0]).all()
     spread = plain[:, 0, 0, -1] - plain[:, 0, 0, 0]
     assert 0.7 < spread.min() and spread.max() <= 1.0  # a side of the square of 0.6 to 1 of the area
-    mirrored = training.augmented(x, draws, flips=True)
+    mirrored = steps.augmented(x, draws, flips=True)
     assert 0.2 < (mirrored[:, 0, 0, -1] < mirrored[:, 0, 0, 0]).float().mean() < 0.8
 
 
 def test_position_embeddings_are_carried_to_a_higher_resolution():
-    if "ViT-L-14" not in zoo.records():
+    if "ViT-L-14" not in records():
         pytest.skip("ViT-L-14 is not trained yet")
     large = recipes.create("ViT-L-14-336").model
     recipes.start_from(large, FOLDER / "zoo" / "ViT-L-14.safetensors")

@@ -21,18 +21,16 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from lib import models, seeds
-from lib.bestiary.pool import pool
-from lib.bestiary.training import augmented, limit_gradient, limit_scale, pace
-from lib.bestiary.world import SPECIES, Bestiary
+from lib.bestiary import SPECIES, Bestiary
+from lib.bestiary.zoo import FOLDER
 from lib.data import ImageDataset
 from lib.data import load as load_images
 from lib.errors import UserError, nearest
 from lib.models import classifiers, heads
-from lib.paths import DATA
+from training.pool import pool
+from training.steps import augmented, limit_gradient, limit_scale, pace
 
 import open_clip  # isort: skip  after lib.models, which prepares it
-
-FOLDER = DATA / "bestiary"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""How the miniature zoo is trained; what has been trained is read by `lib.bestiary.zoo`."""
