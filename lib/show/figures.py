@@ -201,15 +201,18 @@ def marks(frame: pd.DataFrame, x: str, y: str, hue: str, size: str, end: str, xl
     hue: column of their colours; end: column that says how long the line is. A line whose x is missing has no mark.
     """
     names, seen = list(dict.fromkeys(frame[y])), dict.fromkeys(frame[hue])
-    ax = panels(1, 1, (9.0, 1.2 + 0.29 * len(names)))[0]
+    ax = panels(1, 1, (9.0, 1.2 + 0.34 * len(names)))[0]
     ax.hlines(range(len(names)), 0, frame.drop_duplicates(y)[end], "0.9", zorder=0)
     for colour, group in zip(CYCLE, seen, strict=False):
         part = frame[frame[hue] == group].dropna(subset=[x])
         ax.scatter(part[x], part[y].map(names.index), 8 * part[size], colour, label=group, alpha=0.7)
     for name, part in frame.dropna(subset=[x]).groupby(y):
-        for k, place in enumerate(sorted(part[x])):  # above and below in turn, so that neighbours can be told apart
-            at, shift = (place, names.index(name)), (0, 5 if k % 2 else -12)
-            ax.annotate(f"{place:.0f}", at, shift, textcoords="offset points", fontsize=7, ha="center")
+        places = np.sort(part[x].to_numpy(float))
+        gaps = np.diff(places, prepend=-np.inf, append=np.inf)
+        for place, before, after in zip(places, gaps, gaps[1:], strict=False):  # written away from the nearer neighbour
+            side = "left" if before <= after else "right"
+            at, shift = (place, names.index(name)), (2 if side == "left" else -2, 5)
+            ax.annotate(f"{place:.0f}", at, shift, textcoords="offset points", fontsize=7, ha=side)
     ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.set(xlabel=xlabel or x, ylim=(len(names) - 0.4, -0.7))
     if names:
