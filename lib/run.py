@@ -46,7 +46,7 @@ def begin(exhibit: str, names: dict[str, Any], models: str = "mutual") -> "Run":
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 for other people's code that draws from it
     torch.manual_seed(seed)
-    run.device, run.precision, run.models, run.images()  # refused here, not after an hour
+    run.device, run.precision, run.models, run.scale, run.images()  # refused here, not after an hour
     code.remember()
     return run
 

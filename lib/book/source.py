@@ -30,7 +30,7 @@ def write(folder: Path, banner: str = "") -> None:
     contents["parts"] = [part for part in contents["parts"] if part["chapters"]]
     (folder / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
     settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-    settings["html"]["announcement"] = banner
+    settings["sphinx"]["config"]["html_theme_options"]["announcement"] = banner
     (folder / "_config.yml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 

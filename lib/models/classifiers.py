@@ -97,7 +97,9 @@ def _torchvision(name: str, state: dict | None, seed: int) -> tuple[nn.Module, n
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = torchvision.models.get_model(name, weights=None, num_classes=classes)
-    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+        last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+        if not state:  # a ViT's begins with zeros, which would say nothing at a rehearsal
+            nn.init.trunc_normal_(last.weight, std=0.02)
     view = View(settings.crop_size[0], tuple(settings.mean), tuple(settings.std), f"crop{settings.resize_size[0]}")
     return model, last, view
 

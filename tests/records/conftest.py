@@ -55,7 +55,8 @@ from lib.run import Run
 from lib.trial import observe
 
 given = json.loads(sys.argv[1])
-names = {"model": "RN101", "dataset": "bestiary", "limit": 2, "seed": 0, "device": "cpu", "precision": "auto"}
+names = {"model": "RN101", "dataset": "bestiary", "limit": 2, "seed": 0, "device": "cpu"}
+names |= {"precision": "auto", "weights": "published"}
 options = observe.Options(**given.pop("options", {}))
 function = getattr(observe, given.pop("function", "likeness"))
 models = given.pop("models", None)

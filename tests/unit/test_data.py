@@ -292,11 +292,11 @@ def test_an_unknown_dataset_gets_the_nearest_names():
 
 def test_a_dataset_that_is_not_on_disk(tmp_path, monkeypatch):
     monkeypatch.setenv("COMPANION_DATASETS", str(tmp_path))
-    for name in entries():
+    for name, entry in entries().items():
         for open_it in (load_images, check):
             with pytest.raises(UserError) as error:
                 open_it(name)
-            assert str(tmp_path / name) in one_sentence(error) and "download" in str(error.value)
+            assert str(tmp_path / entry["folder"]) in one_sentence(error) and "download" in str(error.value)
     with pytest.raises(UserError, match="no split 'web'"):
         check("imagenet", split="web")
     check("bestiary")
@@ -395,7 +395,8 @@ def test_every_download_has_an_address_and_a_checksum():
     for row in downloads.rows().values():
         assert row["address"].startswith("https://") and len(row["sha256"]) == 64 and row["licence"]
     for entry in entries().values():
-        assert entry["descriptors"] in downloads.rows()
+        of = entries()[entry["shift_of"]] if "shift_of" in entry else entry  # a shift has the words of its dataset
+        assert "reader" in entry or of["descriptors"] in downloads.rows()
     assert (DATA / "downloads.csv").exists()
 
 

@@ -116,6 +116,11 @@ def test_a_row_is_a_miniature_at_the_bestiary_and_the_real_pair_elsewhere():
     assert (there.architecture, there.kind, there.source) == ("ViT-L-14-quickgelu", "tag", "openai")
     assert models.choose("RN50:random", "imagenet").architecture == "RN50-quickgelu"
     assert models.choose("convnext_base:random").architecture == "convnext_base"
+    untrained = models.choose("CNeXt-B2", "imagenet", "random")
+    assert (untrained.architecture, untrained.kind) == ("convnext_base_w_320", "random")
+    assert models.choose("CNeXt-B2", "imagenet", "small").architecture == "small-convnext"
+    assert models.choose("ViT-L-14", "bestiary", "small").architecture == "mini-ViT-L-14"
+    assert "RN50-captions" not in models.resolve("all", "imagenet", "comparison")  # nobody has published it
 
 
 # --- loading

@@ -45,6 +45,24 @@ def test_a_failed_run_keeps_the_last_good_page_and_says_one_sentence(folder):
     assert sorted(p.name for p in folder.glob("*.ipynb")) == ["small-page.ipynb", "small.ipynb"]
 
 
+@pytest.mark.slow
+def test_a_page_that_lacks_something_says_so_where_it_would_stand(folder, capsys):
+    write_notebook(folder, "limit = 0", "from lib.errors import UserError\nraise UserError('No *images*.')")
+    content = nbformat.read(folder / "small.ipynb", as_version=4)
+    content.cells.insert(0, new_markdown_cell("# Small\n\nAs [there](../book/method.md)."))
+    content.metadata["companion"] = {"rehearsal": {"limit": 2}}
+    nbformat.write(content, folder / "small.ipynb")
+    page = folder / "page.ipynb"
+    pages.main(["small", str(page), "--or-card", "--set", "rehearsal"])
+    (cell,) = nbformat.read(page, as_version=4).cells
+    assert cell.source.startswith("# Small\n\nAs [there](../method.md).")
+    assert "not run. No \\*images\\*." in cell.source
+    assert "not run: No *images*." in capsys.readouterr().out
+    write_notebook(folder, "limit = 0", "1 / 0")
+    with pytest.raises(SystemExit, match="ZeroDivisionError"):
+        pages.main(["small", str(page), "--or-card"])  # a fault of ours is no card
+
+
 def test_bars_of_progress_go_and_plumbing_is_folded_and_links_fit_the_book():
     bar = new_output("stream", name="stderr", text="table3:  50%|#####     | 1/2 [00:01<00:01]\r")
     note = new_output("stream", name="stderr", text="RN50 was not run: no weights.\n")

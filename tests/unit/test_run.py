@@ -15,7 +15,7 @@ from lib.statistics import Estimate
 
 NAMES = {
     "model": "RN50,RN101", "dataset": "bestiary", "limit": 2, "seed": 0, "device": "cpu", "precision": "auto",
-    "parts": 5, "scale": 1.0,
+    "weights": "published", "parts": 5, "scale": 1.0,
 }  # fmt: skip
 PARAMETERS = "\n".join(f"{name} = {value!r}  # a comment" for name, value in NAMES.items())
 calls = []
@@ -72,6 +72,7 @@ def test_begin_takes_the_parameters_as_they_are(folder):
         ({"dataset": "bestiari"}, "Did you mean 'bestiary'"),
         ({"dataset": "imagenet"}, "is not on disk"),
         ({"device": "cuda:99"}, "cuda:99"),
+        ({"weights": "secret"}, "weights is 'secret'; choose one of published, random, small"),
         ({"precision": "fp8"}, "precision is 'fp8'; give one of auto, fp32, bf16"),
     ],
     ids=str,
@@ -172,6 +173,16 @@ def test_what_belongs_to_no_model_is_measured_once(folder):
 
     found = begin("small", dict(NAMES)).measure(count, once=True)
     assert found.table["x"].tolist() == [16] and list(found.notes) == [run.NO_MODEL]
+
+
+@pytest.mark.parametrize("weights", ["random", "small"])
+def test_a_rehearsal_has_a_banner_and_records_of_its_own(folder, weights):
+    usual = begin("small", dict(NAMES))
+    rehearsed = begin("small", NAMES | {"weights": weights})
+    assert rehearsed.scale == "rehearsal" and not rehearsed.is_default and "mean nothing" in rehearsed._repr_html_()
+    assert rehearsed.model().banner and not usual.model().banner
+    keys = [{card["key"] for card in one.measure(look, Options()).cards} for one in (usual, rehearsed, usual)]
+    assert not keys[0] & keys[1] and keys[0] == keys[2] and len(calls) == 4
 
 
 def test_random_weights_are_a_rehearsal_and_leave_no_verdict(folder, monkeypatch):
