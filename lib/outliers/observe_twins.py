@@ -1,0 +1,102 @@
+"""What is seen of a CLIP and its twins: the same towers with other projections into the joint space."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+
+from lib.data import ImageDataset
+from lib.given import Given
+from lib.models import Clip, heads
+from lib.outliers import kurtosis as shape
+from lib.outliers import twins as method
+from lib.outliers.observe import shifted
+from lib.outliers.options import Shifts
+from lib.paths import ROOT
+
+FOLDER = "data/bestiary/twins"  # below the project's own folder; written by scripts/train_twins.py
+SHIPPED, REFLECTED = "as shipped", "reflected"
+MEASURES = ("raw", "centred", "rotated", "without_top")
+Sides = dict[str, torch.Tensor | None]  # image, image_bias, text, text_bias: weights [w, c], biases [c] or None
+
+
+def twins(given: Given, options: Shifts) -> pd.DataFrame:
+    """One line an image of each split (val and its shifts) and twin: top1 and agrees, 100 or 0.
+
+    agrees: whether the twin predicts what the model does as shipped. Twins are the model "as shipped", "reflected" (its
+    mean image embedding on the first axis), and those of FOLDER, which exist in the miniature only: of kind "AdamW" or
+    "SGD", with a seed. Lines of val also hold kurtosis raw, centred, rotated and without_top, and what is the same in
+    all of them: outliers (coordinates with a mean |z| above 3), top_coordinate (which adds most) and top_z (its mean
+    |z|). So do those of split "texts", the rows of the zero-shot classifier, one a class.
+    """
+    model, images = given.model, given.images
+    moved = {"val": (images, np.arange(len(images.classes))), **shifted(given, images, options)}
+    features = {split: model.embed_images(pictures, projected=False) for split, (pictures, _) in moved.items()}
+    prompts = [template.format(name) for name in images.classes for template in images.templates]
+    texts = model.embed_texts(prompts, projected=False).view(len(images.classes), len(images.templates), -1)
+    shipped = projections(model)
+    found = {(SHIPPED, ""): shipped, (REFLECTED, ""): reflected(shipped, features["val"])} | trained(given)
+    frames, before = [], {}
+    for (kind, seed), sides in found.items():
+        about = {"twin": f"{kind} {seed}".strip(), "kind": kind, "seed": seed}
+        weight = method.classifier(texts, sides["text"], sides["text_bias"])
+        for split, (pictures, present) in moved.items():
+            rows = method.embedded(features[split], sides["image"], sides["image_bias"])
+            frame = hits(pictures, rows @ weight[present].T, present)
+            said = before.setdefault(split, frame["predicted"])  # the first twin is the model as shipped
+            frame["agrees"] = 100.0 * (frame.pop("predicted") == said)
+            if split == "val":
+                frame = frame.assign(**spread(rows, given.seed))
+            frames.append(frame.assign(split=split, **about))
+        line = {"image": np.arange(len(weight)), "class": images.classes, **spread(weight, given.seed)}
+        frames.append(pd.DataFrame(line).assign(split="texts", **about))
+    return pd.concat(frames, ignore_index=True)
+
+
+def spread(rows: torch.Tensor, seed: int) -> dict[str, Any]:
+    """Kurtosis of embeddings [n, c]: MEASURES of each, and what all have in common, by the names of `twins`."""
+    about, each = shape.each(rows, seed)
+    common = {"outliers": len(about.outliers), "top_coordinate": about.top, "top_z": about.z[about.top]}
+    return {name: each[name] for name in MEASURES} | common
+
+
+def hits(images: ImageDataset, logits: torch.Tensor, present: np.ndarray) -> pd.DataFrame:
+    """Columns image, class, predicted and top1 (100 or 0), from logits for the classes `present`."""
+    labels = np.searchsorted(present, images.labels)
+    right = 100.0 * heads.top_k_hits(logits, labels).float().cpu().numpy()
+    names = np.array(images.classes, dtype=object)
+    table = pd.DataFrame({"image": np.arange(len(images)), "class": names[images.labels]})
+    return table.assign(predicted=names[present[heads.predict(logits).cpu().numpy()]], top1=right)
+
+
+def projections(model: Clip) -> Sides:
+    """A CLIP's own two projections."""
+    visual, text = model.visual, model.model.text_projection
+    pool = getattr(visual, "attnpool", None)
+    last: Any = pool.c_proj if model.family == "ResNet" else None
+    image, bias = (last.weight.T, last.bias) if last is not None else (visual.proj, None)
+    if isinstance(text, torch.nn.Linear):
+        return {"image": image, "image_bias": bias, "text": text.weight.T, "text_bias": text.bias}
+    return {"image": image, "image_bias": bias, "text": text, "text_bias": None}
+
+
+def reflected(sides: Sides, features: torch.Tensor) -> Sides:
+    """Both projections, turned by the one reflection that puts the mean embedding of features [n, w] on an axis."""
+    mean = method.embedded(features, sides["image"], sides["image_bias"]).mean(0)
+    turn = method.reflection(mean).to(features.dtype)
+    return {name: None if x is None else x @ turn for name, x in sides.items()}
+
+
+def trained(given: Given) -> dict[tuple[str, str], Sides]:
+    """The twins of a miniature that have been trained: (optimiser, seed) to projections; none elsewhere."""
+    name = f"{FOLDER}/{given.name}.safetensors"
+    if given.dataset != "bestiary" or not (ROOT / name).is_file():
+        return {}
+    device, found = given.model.device, {}
+    for key, value in load_file(given.open_file(name)).items():
+        twin, seed, side = key.split("/")
+        sides = found.setdefault((twin, seed), dict.fromkeys(("image", "image_bias", "text", "text_bias")))
+        sides[side] = value.float().to(device)
+    return dict(sorted(found.items()))
