@@ -78,7 +78,7 @@ def train(clip: models.Clip, seen: tuple, optimiser: str, seed: int, steps: int)
     pictures, captions, others = (x.clone() for x in seen)
     wrong = torch.from_numpy(seeds.rng(seed, "wrong captions").random(len(pictures)) < NOISE)
     texts = torch.where(wrong[:, None].to(captions.device), others, captions)
-    start = {k: v for k, v in observe_twins.projections(clip).items() if v is not None}
+    start = {k: v for k, v in observe_twins.projections(clip)._asdict().items() if v is not None}
     sides = nn.ParameterDict({k: nn.Parameter(v.detach().clone()) for k, v in start.items()})
     contrast = open_clip.ClipLoss()
 

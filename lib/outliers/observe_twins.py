@@ -1,6 +1,6 @@
 """What is seen of a CLIP and its twins: the same towers with other projections into the joint space."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,15 @@ from lib.paths import ROOT
 FOLDER = "data/bestiary/twins"  # below the project's own folder; written by scripts/train_twins.py
 SHIPPED, REFLECTED = "as shipped", "reflected"
 MEASURES = ("raw", "centred", "rotated", "without_top")
-Sides = dict[str, torch.Tensor | None]  # image, image_bias, text, text_bias: weights [w, c], biases [c] or None
+
+
+class Sides(NamedTuple):
+    """The two projections: weights [w, c] of the features of images and of texts, and biases [c], None without one."""
+
+    image: torch.Tensor
+    text: torch.Tensor
+    image_bias: torch.Tensor | None = None
+    text_bias: torch.Tensor | None = None
 
 
 def twins(given: Given, options: Shifts) -> pd.DataFrame:
@@ -38,12 +46,12 @@ def twins(given: Given, options: Shifts) -> pd.DataFrame:
     texts = model.embed_texts(prompts, projected=False).view(len(images.classes), len(images.templates), -1)
     shipped = projections(model)
     found = {(SHIPPED, ""): shipped, (REFLECTED, ""): reflected(shipped, features["val"])} | trained(given)
-    frames, before = [], {}
+    frames, before = [], dict[str, pd.Series]()
     for (kind, seed), sides in found.items():
         about = {"twin": f"{kind} {seed}".strip(), "kind": kind, "seed": seed}
-        weight = method.classifier(texts, sides["text"], sides["text_bias"])
+        weight = method.classifier(texts, sides.text, sides.text_bias)
         for split, (pictures, present) in moved.items():
-            rows = method.embedded(features[split], sides["image"], sides["image_bias"])
+            rows = method.embedded(features[split], sides.image, sides.image_bias)
             frame = hits(pictures, rows @ weight[present].T, present)
             said = before.setdefault(split, frame["predicted"])  # the first twin is the model as shipped
             frame["agrees"] = 100.0 * (frame.pop("predicted") == said)
@@ -73,20 +81,19 @@ def hits(images: ImageDataset, logits: torch.Tensor, present: np.ndarray) -> pd.
 
 def projections(model: Clip) -> Sides:
     """A CLIP's own two projections."""
-    visual, text = model.visual, model.model.text_projection
-    pool = getattr(visual, "attnpool", None)
-    last: Any = pool.c_proj if model.family == "ResNet" else None
-    image, bias = (last.weight.T, last.bias) if last is not None else (visual.proj, None)
-    if isinstance(text, torch.nn.Linear):
-        return {"image": image, "image_bias": bias, "text": text.weight.T, "text_bias": text.bias}
-    return {"image": image, "image_bias": bias, "text": text, "text_bias": None}
+    text = model.model.text_projection
+    weight, bias = (text.weight.T, text.bias) if isinstance(text, torch.nn.Linear) else (text, None)
+    if model.family == "ResNet":
+        last = model.visual.attnpool.c_proj
+        return Sides(last.weight.T, weight, last.bias, bias)
+    return Sides(model.visual.proj, weight, None, bias)
 
 
 def reflected(sides: Sides, features: torch.Tensor) -> Sides:
     """Both projections, turned by the one reflection that puts the mean embedding of features [n, w] on an axis."""
-    mean = method.embedded(features, sides["image"], sides["image_bias"]).mean(0)
+    mean = method.embedded(features, sides.image, sides.image_bias).mean(0)
     turn = method.reflection(mean).to(features.dtype)
-    return {name: None if x is None else x @ turn for name, x in sides.items()}
+    return Sides(*(None if x is None else x @ turn for x in sides))  # type: ignore[arg-type]  # weights are there
 
 
 def trained(given: Given) -> dict[tuple[str, str], Sides]:
@@ -94,9 +101,8 @@ def trained(given: Given) -> dict[tuple[str, str], Sides]:
     name = f"{FOLDER}/{given.name}.safetensors"
     if given.dataset != "bestiary" or not (ROOT / name).is_file():
         return {}
-    device, found = given.model.device, {}
+    found: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
     for key, value in load_file(given.open_file(name)).items():
         twin, seed, side = key.split("/")
-        sides = found.setdefault((twin, seed), dict.fromkeys(("image", "image_bias", "text", "text_bias")))
-        sides[side] = value.float().to(device)
-    return dict(sorted(found.items()))
+        found.setdefault((twin, seed), {})[side] = value.float().to(given.model.device)
+    return {twin: Sides(**sides) for twin, sides in sorted(found.items())}

@@ -80,9 +80,9 @@ def test_a_zero_vector_has_no_reflection():
 
 def test_projections_of_features_are_the_models_own_embeddings(given):
     model, images, sides = given.model, given.images, observe_twins.projections(given.model)
-    rows = twins.embedded(model.embed_images(images, projected=False), sides["image"], sides["image_bias"])
+    rows = twins.embedded(model.embed_images(images, projected=False), sides.image, sides.image_bias)
     torch.testing.assert_close(rows, model.embed_images(images), atol=2e-6, rtol=1e-4)
-    texts = twins.embedded(model.embed_texts(["a dumu."], projected=False), sides["text"])
+    texts = twins.embedded(model.embed_texts(["a dumu."], projected=False), sides.text)
     torch.testing.assert_close(texts, model.embed_texts(["a dumu."]), atol=2e-6, rtol=1e-4)
 
 
@@ -141,7 +141,7 @@ def test_twins_train_from_the_shipped_projections_and_lower_the_loss(monkeypatch
     assert all(a["loss"] > b["loss"] for a, b in zip(short["trainings"], record["trainings"], strict=True))
     own = observe_twins.projections(models.load("RN50", device="cpu"))
     assert set(found) == {f"{o}/0/{s}" for o in ("AdamW", "SGD") for s in ("image", "image_bias", "text")}
-    assert all(found[f"SGD/0/{s}"].shape == own[s].shape for s in ("image", "image_bias", "text"))
+    assert all(found[f"SGD/0/{s}"].shape == getattr(own, s).shape for s in ("image", "image_bias", "text"))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
