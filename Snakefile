@@ -42,6 +42,7 @@ EXHIBITS = {
     "privileged_directions": "outliers",
     "concepts": "outliers",
     "effective_robustness": "outliers",
+    "outlier_twins": "outliers",
     "dissection": "dissection",
     "dissection_places": "dissection",
     "dissection_timing": "dissection",
@@ -51,6 +52,7 @@ EXHIBITS = {
 }
 # pages that find what others have measured
 AFTER = {"effective_robustness": ["zoo", "kurtosis", "privileged_directions", "concepts"]}
+AFTER |= {"outlier_twins": ["effective_robustness"]}
 AFTER |= {page: ["describe_class"] for page in ("dissection", "dissection_places", "missing_concepts", "neurons")}
 FROM_TABLE3 = ["table2", "table3", "figure3", "ground_truth", "explain", "matching", "sensitivity"]
 MODELS = [row["name"] for row in csv.DictReader(open("data/models.csv")) if "mutual" in row["sets"].split()]
@@ -68,6 +70,7 @@ COMMON = files("lib/*.py", "lib/data/*.py", "lib/models/*.py", "lib/bestiary/*.p
 COMMON += files("data/bestiary/configs/*", "data/rehearsal/configs/*")
 SHOWN = files("lib/show/*.py", "lib/book/pages.py", "lib/book/ledger.py", "data/published/*")
 ZOO = files("data/bestiary/zoo/*", "data/bestiary/training/*", "data/bestiary/bottlenecks/*")
+ZOO += files("data/bestiary/twins/*")
 ROWS = [] if REHEARSAL else expand(f"{RESULTS}/.done/{BOOK}/table3/{{model}}", model=MODELS)
 PYTHON = f"OMP_NUM_THREADS={{threads}} {Path(sys.executable).parent}/python"
 BANNERS = {"random": "A rehearsal with random weights: its numbers mean nothing.", "published": f"The book of {DATASET}."}

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -122,7 +122,7 @@ def aligned(images: ImageDataset, data: ImageDataset) -> Shift:
     A published shift knows; in any other folder the class folders are called like those of `data` (ImageNet: synsets).
     Raises UserError for folders that `data` does not have.
     """
-    own = {"classes": data.classes, "descriptors": data.descriptors}
+    own: dict[str, Any] = {"classes": data.classes, "descriptors": data.descriptors}
     if images.name in published(data.name):
         classes = _classes_of(images.name)
         there = dict.fromkeys(p.parent.name for p in images.source.paths)

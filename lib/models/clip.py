@@ -1,7 +1,7 @@
 """CLIP: an image tower and a text tower with a joint space."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from lib import store
 from lib.data.digests import sha256
 from lib.models import weights
 from lib.models.catalogue import MINIATURE, Choice, register_miniatures
+from lib.models.features import unprojected_texts
 from lib.models.vision import Opened, View, Vision
 
 VOCABULARY = MINIATURE / "vocabulary.txt.gz"
@@ -36,19 +37,26 @@ class Clip(Vision):
         self.logit_scale = float(model.logit_scale.exp())
         self.tokenizer = _tokenizer(opened.choice, settings["text_cfg"].get("context_length", 77))
 
-    def embed_texts(self, texts: Iterable[str], batch_size: int = 256, cached: bool = True) -> torch.Tensor:
-        """Text embeddings float32 [m, c], rows of norm 1. texts: already in their prompts."""
+    def embed_texts(
+        self, texts: Iterable[str], batch_size: int = 256, cached: bool = True, projected: bool = True
+    ) -> torch.Tensor:
+        """Text embeddings float32 [m, c], rows of norm 1. texts: already in their prompts.
+
+        projected: False for the features before the last projection into the joint space, not normalised.
+        """
         texts = list(texts)
 
         def compute() -> dict[str, torch.Tensor]:
-            rows = [self._encode_text(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
-            return {"embeddings": F.normalize(torch.cat(rows), dim=-1)}
+            parts = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)]
+            with nullcontext() if projected else unprojected_texts(self.name, self.model):
+                rows = torch.cat([self._encode_text(part) for part in parts])
+            return {"embeddings": F.normalize(rows, dim=-1) if projected else rows}
 
         if not texts:
             return torch.empty(0, self.width, device=self.device)
         if not cached:
             return compute()["embeddings"]
-        about = {"n": len(texts), "first": texts[:3], "texts": store.digest(texts)}
+        about = {"n": len(texts), "first": texts[:3], "texts": store.digest(texts), "projected": projected}
         key = {"kind": "text_embeddings", "model": self.decides, **about}
         return store.tensors(key, compute)["embeddings"].to(self.device)
 

@@ -100,3 +100,16 @@ def unprojected(name: str, visual: Any, family: str) -> Iterator[None]:
         yield
     finally:
         setattr(owner, attribute, before)
+
+
+@contextmanager
+def unprojected_texts(name: str, model: Any) -> Iterator[None]:
+    """While it lasts, the text tower of a CLIP ends before its projection. Raises UserError where it has none."""
+    before = getattr(model, "text_projection", None)
+    if before is None:
+        raise UserError(f"{name} has no projection of texts into a joint space; leave `projected` at True.")
+    model.text_projection = None
+    try:
+        yield
+    finally:
+        model.text_projection = before

@@ -37,7 +37,8 @@ class Parts:
 
     def at(self, indices: np.ndarray) -> "Parts":
         """Those of the images at `indices`."""
-        return Parts(**{name: None if of is None else of[indices] for name, of in vars(self).items()})
+        maps = None if self.label_maps is None else self.label_maps[indices]
+        return Parts(self.embedded[indices], self.present[indices], self.foreground[indices], maps)
 
 
 def find(clip: Clip, images: ImageDataset, options: Options = DEFAULTS, method: str = "kmeans", seed: int = 0) -> Parts:

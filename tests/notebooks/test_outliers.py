@@ -32,7 +32,25 @@ def test_a_page_runs_with_few_models_and_classes(exhibit, tmp_path):
     assert not re.search(r"has no column", page.read_text())
 
 
-@pytest.mark.parametrize("exhibit", PAGES)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["RN50", "RN101"], ids=["with twins", "without"])
+def test_twins_differ_in_k_and_a_model_without_twins_shows_the_reflection(model, tmp_path):
+    done, page = run("outlier_twins", tmp_path, model=model, limit=4)
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = shown(page)
+    assert ("AdamW 2 |" in text) == ("(3 pairs)" in text) == (model == "RN50")
+    assert ("these models have no trained twins" in text) == (model == "RN101")
+
+
+@pytest.mark.slow
+def test_a_reflection_is_shown_of_any_clip_and_images(tmp_path, make_folder):
+    folder = make_folder({"cat": 3, "dog": 3, "bird": 3})
+    done, page = run("outlier_twins", tmp_path, model="mini-RN50:random", dataset=str(folder))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "| reflected |" in shown(page) and "these models have no trained twins" in shown(page)
+
+
+@pytest.mark.parametrize("exhibit", [*PAGES, "outlier_twins"])
 def test_cells_are_short_and_do_not_scroll(exhibit):
     cells = nbformat.read(ROOT / "notebooks" / f"{exhibit}.ipynb", as_version=4).cells
     code = [c.source.splitlines() for c in cells if c.cell_type == "code"]
