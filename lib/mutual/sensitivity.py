@@ -78,9 +78,9 @@ def by_image(table: pd.DataFrame, against: str = "predicted class") -> pd.DataFr
 def conclusions(seen: pd.DataFrame, top1: pd.Series, seed: int = 0) -> pd.DataFrame:
     """The statistic of each conclusion under each switch: a line a switch and conclusion, with `sign` ▲, ▼, ○ or "".
 
-    seen: lines of `by_image` with a column `switch`; top1: accuracy by model. Intervals are over images drawn anew, the
-    same for all models, with the models' accuracy as it is; ▲ and ▼: the interval is above, below zero. A switch that
-    applies to some models only is left out ("", nan) of what needs the others.
+    seen: lines of `by_image` with a column `switch`; top1: accuracy by model. Intervals are over classes drawn anew,
+    the same for all models, with the models' accuracy as it is; ▲ and ▼: the interval is above, below zero. A switch
+    that applies to some models only is left out ("", nan) of what needs the others.
     """
     families = seen.drop_duplicates("model").set_index("model")["family"]
     lines = []
@@ -92,7 +92,8 @@ def conclusions(seen: pd.DataFrame, top1: pd.Series, seed: int = 0) -> pd.DataFr
         for name, (greater, less) in DIFFERENCES.items():
             sides = {"model": list(greater)}, {"model": list(less)}
             found[name] = statistics.difference(part, "auc", *sides, seed=seed)
-        found[ABOVE] = statistics.estimate(part.groupby("image")["above_chance"].mean().to_numpy(), seed=seed)
+        above = part.groupby("image")["above_chance"].mean()
+        found[ABOVE] = statistics.estimate(above, statistics.whole(part, above.index), seed)
         lines += [(switch, name, *estimate[:3]) for name, estimate in found.items()]
     table = pd.DataFrame(lines, columns=["switch", "conclusion", "value", "value_low", "value_high"])
     signs = [table["value"].isna(), table["value_low"] > 0, table["value_high"] < 0]
@@ -104,7 +105,8 @@ def _correlation(part: pd.DataFrame, quantity: str, models: pd.Index, top1: pd.S
     wide = part.pivot_table(quantity, "model", "image", sort=False).reindex(models)
     if len(models) < 3 or wide.isna().all(axis=1).any():
         return Estimate(np.nan)
-    accuracy, means = top1[models].to_numpy(float), statistics.resampled_means(wide.to_numpy(), seed=seed)
+    accuracy, units = top1[models].to_numpy(float), statistics.whole(part, wide.columns)
+    means = statistics.resampled_means(wide.to_numpy(), units, seed)
     value = statistics.coefficient(wide.mean(axis=1).to_numpy(), accuracy)
     return statistics.of_draws(float(value), statistics.coefficient(means, accuracy), len(models))
 

@@ -4,7 +4,7 @@ Every function takes one line a model and image: the scores of its descriptors (
 counts that could be had without the truth.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -13,7 +13,7 @@ from scipy import stats
 
 from lib import seeds, statistics
 
-RESAMPLES = 400  # of images, where ranks have to be made anew each time
+RESAMPLES = 400  # of classes, where ranks have to be made anew each time
 COUNTS = {  # what may track the truth -> its name in tables
     "auc": "AUC",
     "mi": "MI",
@@ -30,25 +30,35 @@ def within_models(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Spearman's correlation of each count with each truth over the images of a model, averaged over the models.
 
     table: one line a model and image, with `COUNTS` and `TRUTHS`. A column a (count, truth), a line a resample of the
-    images, alike for all columns; line 0 has the images as they are. A constant count tracks nothing: 0.
+    classes, alike for all columns; line 0 has the images as they are. A constant count tracks nothing: 0.
     """
     total, names = np.zeros((len(COUNTS), len(TRUTHS), RESAMPLES + 1)), [*COUNTS, *TRUTHS]
-    models = [part[names].dropna().to_numpy(float).T for _, part in table.groupby("model", sort=False)]
-    for values in models:
-        n = values.shape[1]
-        drawn = seeds.rng(seed, "images of a model", n).integers(n, size=(RESAMPLES, n))
-        ranks = stats.rankdata(values[:, np.vstack([np.arange(n), drawn])], axis=-1)
-        x, y = ranks[: len(COUNTS), None], ranks[None, len(COUNTS) :]
-        total += np.nan_to_num(statistics.coefficient(x, y))
+    models = [part.dropna(subset=names) for _, part in table.groupby("model", sort=False)]
+    for part in models:
+        values = part[names].to_numpy(float).T
+        for k, drawn in enumerate(_resamples(part, seed)):
+            ranks = stats.rankdata(values[:, drawn], axis=-1)
+            x, y = ranks[: len(COUNTS), None], ranks[None, len(COUNTS) :]
+            total[..., k] += np.nan_to_num(statistics.coefficient(x, y))
     columns = pd.MultiIndex.from_product([list(COUNTS), list(TRUTHS)], names=["count", "truth"])
     return pd.DataFrame((total / len(models)).reshape(len(columns), -1).T, columns=columns)
+
+
+def _resamples(part: pd.DataFrame, seed: int) -> Iterator[np.ndarray]:
+    """The lines as they are, then those of classes drawn with replacement (of lines, where no class is known)."""
+    yield np.arange(len(part))
+    units = statistics.numbered(part)
+    lines = [np.flatnonzero(units == k) for k in range(units.max() + 1)] if units is not None else np.arange(len(part))
+    rng = seeds.rng(seed, "classes of a model", len(lines))
+    for _ in range(RESAMPLES):
+        yield np.hstack([lines[k] for k in rng.integers(len(lines), size=len(lines))])
 
 
 def tracking(table: pd.DataFrame, within: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """How each count, and accuracy, goes with each truth (Spearman), a line a pair: over models and within models.
 
-    table: as of `within_models`, with `top1`; within: what that gives. Columns over_models (interval: other images),
-    other_models (the same value, interval: other models), within (other images), each with _low and _high.
+    table: as of `within_models`, with `top1`; within: what that gives. Columns over_models (interval: other classes),
+    other_models (the same value, interval: other models), within (other classes), each with _low and _high.
     """
     n, found = table["image"].nunique(), {}
     for pair in product(("top1", *COUNTS), TRUTHS):
@@ -64,15 +74,16 @@ def right_and_wrong(table: pd.DataFrame, values: Sequence[str], seed: int = 0) -
     """Means of rightly and wrongly classified images, averaged over the models, a line a value.
 
     table: one line a model and image, with `top1` (0 or 100). Columns right, wrong and difference, each with
-    _low and _high over images drawn again.
+    _low and _high over classes drawn again.
     """
     found: dict[tuple, statistics.Estimate] = {}
-    images = table["image"].unique()
+    images = pd.Index(table["image"].unique())
+    units = statistics.whole(table, images)
     for value in values:
         sides = [table[table["top1"] == top1].pivot_table(value, "model", "image") for top1 in (100, 0)]
         sides = [side.reindex(columns=images) for side in sides]
         means = [side.mean(axis=1).mean() for side in sides]
-        draws = [statistics.resampled_means(side.to_numpy(), seed=seed).mean(1) for side in sides]
+        draws = [statistics.resampled_means(side.to_numpy(), units, seed).mean(1) for side in sides]
         pairs = {"right": (means[0], draws[0]), "wrong": (means[1], draws[1])}
         pairs["difference"] = (means[0] - means[1], draws[0] - draws[1])
         found |= {(value, side): statistics.of_draws(*pair, len(images)) for side, pair in pairs.items()}

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lib import data
+from lib import data, statistics
 from lib.errors import UserError
 from lib.models import catalogue
 from lib.outliers.contrasts import NONE, Drawn, redrawn
@@ -52,7 +52,7 @@ def accuracies(table: pd.DataFrame, seed: int = 0) -> dict[str, Drawn]:
     found, models = {}, table["model"].unique()
     for split, part in table.groupby("split", sort=False):
         wide = part.pivot(index="image", columns="model", values="top1")[models]
-        found[str(split)] = redrawn(wide, number(seed, split))
+        found[str(split)] = redrawn(wide, number(seed, split), statistics.whole(part, wide.index))
     return found
 
 

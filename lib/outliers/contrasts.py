@@ -120,11 +120,14 @@ def _estimate(rows: pd.Series, n: int) -> Estimate:
     return of_draws(rows.iloc[0], rows.iloc[1:].to_numpy(float), n)
 
 
-def redrawn(wide: pd.DataFrame, seed: int = 0) -> Drawn:
-    """Means over images, and when these are drawn again, alike for all models: [images, models]."""
+def redrawn(wide: pd.DataFrame, seed: int = 0, units: np.ndarray | None = None) -> Drawn:
+    """Means over images, and when these are drawn again, alike for all models: [images, models].
+
+    units: the number of each image's class, int [images], where whole classes are drawn; None: images are.
+    """
     rows = [wide.mean().to_numpy(float)[None]]
     if wide.size:
-        rows.append(statistics.resampled_means(wide.to_numpy(np.float64).T, None, seed))
+        rows.append(statistics.resampled_means(wide.to_numpy(np.float64).T, units, seed))
     return Drawn(pd.DataFrame(np.concatenate(rows), columns=wide.columns))
 
 
@@ -132,10 +135,11 @@ NONE = redrawn(pd.DataFrame())  # of no models
 
 
 def means(table: pd.DataFrame, value: str, seed: int = 0) -> Drawn:
-    """The mean of a column over images for each model of a table of observations, and when these are drawn again."""
+    """The mean of a column over images for each model of a table of observations, and when classes are drawn again."""
     if "image" not in table:  # no lines, or those of a file, of whose images nothing is kept
         return NONE
-    return redrawn(table.pivot(index="image", columns="model", values=value)[table["model"].unique()], seed)
+    wide = table.pivot(index="image", columns="model", values=value)[table["model"].unique()]
+    return redrawn(wide, seed, statistics.whole(table, wide.index))
 
 
 def summary(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

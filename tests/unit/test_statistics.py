@@ -53,8 +53,9 @@ def test_nothing_has_no_interval_and_a_constant_has_none_to_speak_of():
 def test_intervals_of_groups_stand_in_the_order_of_the_table():
     table = seen({"b": 1.0, "a": 0.0})
     found = statistics.interval(table, ["auc"], by="title", seed=3)
-    assert list(found.index) == ["B", "A"] and list(found["n"]) == [60, 60]
-    b = statistics.estimate(table.loc[table["model"] == "b", "auc"], seed=3)
+    assert list(found.index) == ["B", "A"] and list(found["n"]) == [12, 12]
+    b = table[table["model"] == "b"]
+    b = statistics.estimate(b["auc"], b["class"], seed=3)
     np.testing.assert_allclose(found.loc["B", ["auc", "auc_low", "auc_high"]].tolist(), b[:3])
     two = statistics.interval(table, ["auc"], by=["family", "title"])
     assert two.index.names == ["family", "title"]
@@ -91,8 +92,8 @@ def test_drawing_classes_is_wider_where_a_class_shares_its_value():
     """30 classes of 10 images that are all alike: the standard error is that of 30 numbers, not of 300."""
     levels = rng.normal(size=30)
     table = pd.DataFrame({"title": "m", "class": np.repeat(np.arange(30), 10), "x": np.repeat(levels, 10)})
-    by_line = statistics.interval(table, ["x"]).iloc[0]
-    by_class = statistics.interval(table, ["x"], cluster="class").iloc[0]
+    by_line = statistics.interval(table, ["x"], cluster=None).iloc[0]
+    by_class = statistics.interval(table, ["x"]).iloc[0]  # as wherever a table has classes
     width = by_class["x_high"] - by_class["x_low"]
     assert by_class["n"] == 30 and by_class["x"] == pytest.approx(by_line["x"])
     theirs = stats.bootstrap((levels,), np.mean, method="percentile", n_resamples=5000, rng=1).confidence_interval
@@ -103,10 +104,21 @@ def test_drawing_classes_is_wider_where_a_class_shares_its_value():
 def test_the_difference_of_two_models_is_paired_by_image():
     table = seen({"a": 0.0, "b": 0.5})
     found = statistics.difference(table, "auc", {"model": "b"}, {"model": "a"})
-    assert found.n == 60 and found[:3] == pytest.approx((0.5, 0.5, 0.5))  # the images' own levels cancel
-    means = statistics.difference(table, "auc", {"model": ["a", "b"]}, {"model": "a"}, cluster="class")
-    assert means.value == pytest.approx(0.25) and means.n == 12
+    assert found.n == 12 and found[:3] == pytest.approx((0.5, 0.5, 0.5))  # the images' own levels cancel
+    means = statistics.difference(table, "auc", {"model": ["a", "b"]}, {"model": "a"}, cluster=None)
+    assert means.value == pytest.approx(0.25) and means.n == 60
     assert np.isnan(statistics.difference(table, "auc", {"model": "c"}, {"model": "a"}).value)
+
+
+def test_lines_are_drawn_where_no_class_is_known_and_a_class_itself_is_no_cluster():
+    table = seen({"a": 0.0}).drop(columns="class")
+    assert statistics.interval(table, ["auc"])["n"].tolist() == [60]
+    unnamed = table.assign(**{"class": None})  # neurons of a hidden layer belong to none
+    assert statistics.interval(unnamed, ["auc"])["n"].tolist() == [60] and statistics.numbered(unnamed) is None
+    each = statistics.interval(seen({"a": 0.0}), ["auc"], by="class")
+    assert each["n"].tolist() == [5] * 12 and (each["auc_low"] < each["auc_high"]).all()
+    with pytest.raises(UserError, match="no column 'clas'"):
+        statistics.interval(table, ["auc"], cluster="clas")
 
 
 def test_many_images_are_drawn_in_chunks():

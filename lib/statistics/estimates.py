@@ -1,12 +1,12 @@
-"""Intervals, differences and correlations of observations, each seeded and checked against scipy by the tests.
+"""Means and differences of observations with their intervals.
 
 Everything takes a tidy table, one line for each thing seen, and names of its columns. What is drawn again is said by
-`cluster`: lines, or whole classes (images of a class are explained together, so that they are not independent), or
-models. Draws are the same for all groups that have the same units, so that differences between models are paired.
+`cluster`. By default it is whole classes, where the table has a column "class": images of a class share their text and
+are explained together, so that they are not independent. Elsewhere, and with None, it is lines. Draws are the same for
+all groups that have the same units, so that differences between models are paired.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +18,7 @@ from lib import seeds
 from lib.errors import UserError, nearest
 
 DRAWS = 2000
-MODELS_NEEDED = 5  # below that, drawing models anew tells nothing: most draws repeat two or three of them
-METHODS = ("pearson", "spearman")
+CLASS = "class"  # the column whose values are drawn whole where a table has it
 
 
 class Estimate(NamedTuple):
@@ -66,7 +65,7 @@ def interval(
     table: pd.DataFrame,
     values: Sequence[str],
     by: str | Sequence[str] = "title",
-    cluster: str | None = None,
+    cluster: str | None = CLASS,
     seed: int = 0,
     draws: int = DRAWS,
     under: str | None = None,
@@ -74,17 +73,18 @@ def interval(
     """Mean of each value with its bootstrap interval, a line a group: columns v, v_low, v_high, and n.
 
     by: column or columns that make the groups, which become the index, in the order in which they come. cluster: the
-    column whose values are drawn whole; None draws lines. under: a column by whose mean each mean is divided, drawn
+    column whose values are drawn whole, None draws lines. under: a column by whose mean each mean is divided, drawn
     together with it. n: lines (clusters) with a number of the first value.
     """
     if table.empty:  # of no models
         bounds = [f"{v}{end}" for v in values for end in ("", "_low", "_high")]
         return pd.DataFrame(columns=[*_names(by), *bounds, "n"]).set_index(_names(by))
     below = [under] if under else []
-    _check_columns(table, [*values, *below, *_names(by), *([cluster] if cluster else [])])
+    cluster = None if cluster in _names(by) else _cluster(table, cluster)
+    _check_columns(table, [*values, *below, *_names(by)])
     lines = {}
     for group, part in table.groupby(_names(by), sort=False, observed=True):
-        means = resampled_means(part[[*values, *below]].to_numpy(float).T, _units(part, cluster), seed, draws)
+        means = resampled_means(part[[*values, *below]].to_numpy(float).T, numbered(part, cluster), seed, draws)
         line: dict[str, float] = {}
         for k, value in enumerate(values):
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -115,7 +115,7 @@ def difference(
     greater: Mapping[str, object],
     less: Mapping[str, object],
     unit: str | Sequence[str] = "image",
-    cluster: str | None = None,
+    cluster: str | None = CLASS,
     seed: int = 0,
 ) -> Estimate:
     """Mean of `value` over the lines of `greater` minus that over `less`, unit by unit, so that draws are paired.
@@ -131,10 +131,19 @@ def difference(
     gaps = (sides[0] - sides[1]).dropna()
     if not len(gaps):
         return Estimate(np.nan)
-    labels = None
-    if cluster:
-        labels = table.drop_duplicates(names).set_index(names)[cluster].reindex(gaps.index).to_numpy()
-    return estimate(gaps.to_numpy(), labels, seed)
+    return estimate(gaps.to_numpy(), whole(table, gaps.index, names, cluster), seed)
+
+
+def whole(
+    table: pd.DataFrame, units: pd.Index, unit: str | Sequence[str] = "image", cluster: str | None = CLASS
+) -> np.ndarray | None:
+    """The number of the class (value of `cluster`) of each unit of a table: int [units]; None where each is its own."""
+    cluster = _cluster(table, cluster)
+    if cluster is None:
+        return None
+    names = _names(unit)
+    labels = table.drop_duplicates(names).set_index(names)[cluster].reindex(units)
+    return pd.factorize(labels)[0]
 
 
 def chosen(table: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
@@ -170,10 +179,16 @@ def beside(frame: pd.DataFrame, levels: str | Sequence[str], joint: str = ", ") 
     return wide.set_axis(columns, axis=1).reindex(frame.reset_index(names).index.unique())
 
 
-def band(values: np.ndarray, seed: int = 0, draws: int = DRAWS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean curve and its interval at each point: (mean, low, high) [points], from curves [n, points]."""
+def band(
+    values: np.ndarray, cluster: ArrayLike | None = None, seed: int = 0, draws: int = DRAWS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean curve and its interval at each point: (mean, low, high) [points], from curves [n, points].
+
+    cluster: labels [n] of curves that are drawn together; None: each is its own.
+    """
     values = np.asarray(values, dtype=np.float64)
-    low, high = np.quantile(resampled_means(values.T, None, seed, draws), [0.025, 0.975], axis=0)
+    units = None if cluster is None else pd.factorize(np.asarray(cluster))[0]
+    low, high = np.quantile(resampled_means(values.T, units, seed, draws), [0.025, 0.975], axis=0)
     return values.mean(0), low, high
 
 
@@ -221,114 +236,6 @@ def arranged(estimates: Mapping[tuple, Estimate], names: Sequence[str]) -> pd.Da
     return pd.DataFrame(list(lines.values()), index=pd.MultiIndex.from_tuples(lines, names=list(names)))
 
 
-# --- correlations over models
-
-
-def coefficient(x: ArrayLike, y: ArrayLike, method: str = "pearson") -> np.ndarray:
-    """Pearson's or Spearman's correlation along the last axis: [..., models] twice -> [...].
-
-    nan where one of the two is constant. Raises UserError for another method.
-    """
-    if method not in METHODS:
-        raise UserError(f"method is {method!r}, but it must be 'pearson' or 'spearman'.")
-    a, b = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
-    if method == "spearman":
-        a, b = stats.rankdata(a, axis=-1), stats.rankdata(b, axis=-1)
-    a, b = a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True)
-    norm = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(norm > 1e-12, np.clip((a * b).sum(-1) / norm, -1, 1), np.nan)
-
-
-def correlation(x: ArrayLike, y: ArrayLike, method: str = "pearson", seed: int = 0) -> Estimate:
-    """Correlation over models [models], its interval when the *models* are drawn again; none below MODELS_NEEDED."""
-    a, b = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    value = float(coefficient(a, b, method)) if len(a) >= 3 else np.nan
-    if len(a) < MODELS_NEEDED:
-        return Estimate(value, n=len(a))
-    drawn = seeds.rng(seed, "models", len(a)).integers(len(a), size=(DRAWS, len(a)))
-    return of_draws(value, coefficient(a[drawn], b[drawn], method), len(a))
-
-
-def correlation_over_images(
-    table: pd.DataFrame,
-    x: str,
-    y: str,
-    method: str = "pearson",
-    unit: str = "image",
-    cluster: str | None = None,
-    seed: int = 0,
-) -> Estimate:
-    """The same correlation, of model means, when the *images* (or their clusters) are drawn again, alike for all."""
-    wide = [table.pivot_table(v, "model", unit, sort=False) for v in (x, y)]
-    units = None
-    if cluster:
-        labels = table.drop_duplicates(unit).set_index(unit)[cluster].reindex(wide[0].columns)
-        units = pd.factorize(labels)[0]
-    means = resampled_means(np.concatenate([w.to_numpy() for w in wide]), units, seed)
-    count = len(wide[0])
-    value = coefficient(wide[0].mean(axis=1), wide[1].mean(axis=1), method)
-    return of_draws(float(value), coefficient(means[:, :count], means[:, count:], method), count)
-
-
-def correlations(
-    table: pd.DataFrame, x: str, y: str, by: str = "family", cluster: str | None = None, seed: int = 0
-) -> pd.DataFrame:
-    """Correlation over models of two columns of observations, for each group of models and for "all".
-
-    Indexed by group and method; columns n, value, images and models (the value, its interval over other images and over
-    other models), each with _low and _high, and p. A group of fewer than 3 models is left out.
-    """
-    groups = {**{str(g): part for g, part in table.groupby(by, sort=False)}, "all": table}
-    lines = {}
-    for group, part in groups.items():
-        means = part.groupby("model", sort=False)[[x, y]].mean().dropna()
-        part = part[part["model"].isin(means.index)]
-        for method in METHODS if len(means) >= 3 else ():
-            models = correlation(means[x], means[y], method, seed)
-            images = correlation_over_images(part, x, y, method, cluster=cluster, seed=seed)
-            line: dict[str, float] = {"n": len(means), "value": models.value}
-            for name, found in (("images", images), ("models", models)):
-                line |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-            lines[group, method] = line | {"p": permutation_p(means[x], means[y], method, seed)}
-    index = pd.MultiIndex.from_tuples(lines or [("none", "")], names=["group", "method"])[: len(lines)]
-    columns = ["n", "value", *(f"{k}{end}" for k in ("images", "models") for end in ("", "_low", "_high")), "p"]
-    return pd.DataFrame(list(lines.values()), index=index, columns=columns)
-
-
-def regressions(table: pd.DataFrame, x: str, y: str, by: str = "family") -> pd.DataFrame:
-    """The least-squares line y = slope x + intercept through the models (lines) of each group, with 95 % intervals.
-
-    Columns models, slope, intercept and the bounds of the last two, by Student's t: over other models. A group of fewer
-    than 3 models has no line.
-    """
-    lines = {}
-    for group, points in table.groupby(by, sort=False):
-        lines[group] = {"models": len(points)}
-        if len(points) >= 3:
-            fit, t = stats.linregress(points[x], points[y]), stats.t.ppf(0.975, len(points) - 2)
-            for name, error in (("slope", fit.stderr), ("intercept", fit.intercept_stderr)):
-                value = getattr(fit, name)
-                lines[group] |= {name: value, f"{name}_low": value - t * error, f"{name}_high": value + t * error}
-    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(by)
-
-
-def permutation_p(x: ArrayLike, y: ArrayLike, method: str = "pearson", seed: int = 0, draws: int = 10_000) -> float:
-    """Share of pairings of two lists of models with a correlation at least as large in size.
-
-    All pairings up to 7 models, else `draws` seeded ones.
-    """
-    a, b = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    exact = len(a) <= 7
-    if exact:
-        orders = np.array(list(permutations(range(len(a)))))
-    else:
-        orders = seeds.rng(seed, "pairings").permuted(np.tile(np.arange(len(a)), (draws, 1)), axis=1)
-    chance = np.abs(coefficient(a[orders], b, method))
-    as_large = (chance >= abs(coefficient(a, b, method)) - 1e-12).sum()
-    return float(as_large / len(orders) if exact else (as_large + 1) / (len(orders) + 1))
-
-
 # --- the shape of a table
 
 
@@ -336,8 +243,18 @@ def _names(by: str | Sequence[str]) -> list[str]:
     return [by] if isinstance(by, str) else list(by)
 
 
-def _units(part: pd.DataFrame, cluster: str | None) -> np.ndarray | None:
-    return pd.factorize(part[cluster])[0] if cluster else None
+def numbered(part: pd.DataFrame, cluster: str | None = CLASS) -> np.ndarray | None:
+    """The number of the class (value of `cluster`) of each line: int [lines]; None where each line is its own."""
+    cluster = _cluster(part, cluster)
+    return None if cluster is None else pd.factorize(part[cluster])[0]
+
+
+def _cluster(table: pd.DataFrame, cluster: str | None) -> str | None:
+    """The column whose values are drawn whole, or None: no table has to have classes, nor each of its lines one."""
+    if cluster == CLASS and (CLASS not in table or table[CLASS].isna().any()):
+        return None
+    _check_columns(table, [cluster] if cluster else [])
+    return cluster
 
 
 def _check_columns(table: pd.DataFrame, wanted: Sequence[str] | Mapping[str, object]) -> None:
