@@ -59,6 +59,7 @@ MODELS = [row["name"] for row in csv.DictReader(open("data/models.csv")) if "mut
 MODELS = ASKED.split(",") if ASKED else MODELS
 WANTED = str(config.get("pages", "") or "")  # some of the pages, with commas
 EXHIBITS = {page: room for page, room in EXHIBITS.items() if not WANTED or page in WANTED.split(",")}
+EXHIBITS = {page: room for page, room in EXHIBITS.items() if MINIATURE or room != "bestiary"}  # its own pages
 AFTER = {page: [other for other in others if other in EXHIBITS] for page, others in AFTER.items()}
 
 

@@ -25,7 +25,7 @@ from lib.models import weights
 from lib.models.catalogue import Choice
 from lib.mutual.baselines import LARGEST
 
-FEW = 8  # images of the calibration
+FEW = 4  # images of the calibration
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,13 @@ def plan(dataset: str, asked: str = "", device: str = "auto") -> Iterator[str]:
     yield from ("Banks, labels, tables", *(file_line(name) for name in files(dataset)), "")
     yield from ("Disk and memory", *memory(names, dataset, counts), "")
     place = models.find_device(device)
-    yield f"Hours, by {FEW} images of noise through each architecture on {place} (reading images comes on top)"
-    speed = {name: seconds_an_image(name, dataset, str(place)) for name in every}
+    yield f"Hours, by {FEW} images through each architecture on {place} (reading images comes on top)"
+    speed, known = {}, dict[str, float]()  # by name, by architecture
+    for name in every:
+        architecture = models.choose(name, dataset).architecture
+        if architecture not in known:
+            known[architecture] = seconds_an_image(name, dataset, str(place))
+        speed[name] = known[architecture]
     for page, need in NEEDS.items():
         passes = sum(counts[what] * times for what, times in need.passes.items())
         hours = sum(speed[name] for name in names[page]) * passes / 3600
@@ -121,17 +126,19 @@ def all_sets(dataset: str) -> list[tuple[str, str]]:
 
 
 def images_of(name: str, split: str) -> tuple[int, bool]:
-    """How many images there are to compute with, as published or else as counted; and whether they are on disk."""
+    """How many images there are to compute with, on disk or else as published; and whether they are on disk."""
     try:
         data.check(name, split)
         there = True
     except UserError:
         there = False
     published = entries().get(name, {}).get("expected", {}).get(split, 0)
-    return published or (_counted(name, split) if there else 0), there
+    return (_counted(name, split) if there else 0) or published, there
 
 
 def _counted(name: str, split: str) -> int:
+    if "reader" in entries().get(name, {}):  # not in class folders: all of them, or none
+        return 0
     root = root_of(name, split)
     return sum(
         f.suffix.lower() in IMAGE_SUFFIXES for folder in root.iterdir() if folder.is_dir() for f in folder.iterdir()
@@ -140,9 +147,10 @@ def _counted(name: str, split: str) -> int:
 
 def image_line(name: str, split: str) -> str:
     count, there = images_of(name, split)
-    if there:
-        return f"  there    {name} ({split}), {count} images"
     entry = entries()[name] if name in entries() else {}
+    if there:
+        published = entry.get("expected", {}).get(split, count)
+        return f"  there    {name} ({split}), {count} images" + (f" of {published}" if count < published else "")
     if not entry:
         return f"  missing  {name}: give the path of a folder of class folders"
     extra = f" (with {MAPPINGS}/)" if entry.get("folders") == "objectnet" else ""
