@@ -67,7 +67,7 @@ def files(*patterns):
     return sorted(str(p) for pattern in patterns for p in Path(".").glob(pattern) if p.is_file())
 
 
-COMMON = files("lib/*.py", "lib/data/*.py", "lib/models/*.py", "lib/bestiary/*.py", "data/*.csv", "data/*.toml")
+COMMON = files("lib/*.py", "lib/statistics/*.py", "lib/data/*.py", "lib/models/*.py", "lib/bestiary/*.py", "data/*.csv", "data/*.toml")
 COMMON += files("data/bestiary/configs/*", "data/rehearsal/configs/*")
 SHOWN = files("lib/show/*.py", "lib/book/pages.py", "lib/book/ledger.py", "data/published/*")
 ZOO = files("data/bestiary/zoo/*", "data/bestiary/training/*", "data/bestiary/bottlenecks/*")
