@@ -178,7 +178,7 @@ def against_random(measured: pd.DataFrame) -> pd.DataFrame:
 
     gain: the difference, positive where the explanation is better than chance.
     """
-    keys = [*(c for c in ("model", "title") if c in measured), "explanation", "image"]
+    keys = [*(c for c in ("model", "title", "class") if c in measured), "explanation", "image"]
     long = measured[measured["explanation"] != WHOLE].melt([*keys, "regions"], list(MEASURES), "measure")
     both = long.pivot_table("value", [*keys[:-2], "measure", *keys[-2:]], "regions", sort=False).reset_index()
     return both.assign(gain=both["measure"].map(MEASURES) * (both["explained"] - both["random"]))
@@ -191,7 +191,7 @@ def above_blurred(steps: pd.DataFrame) -> pd.DataFrame:
     image; span: the same of the intact image; value: "score" or "correct". A region that carries everything has a
     ratio of 0 in deletion and of 1 in insertion.
     """
-    image = [*(c for c in ("model", "title") if c in steps), "image"]
+    image = [*(c for c in ("model", "title", "class") if c in steps), "image"]
     whole = (steps["explanation"] == WHOLE) & (steps["regions"] == "explained") & (steps["direction"] == "deletion")
     after = steps[(steps["step"] > 0) & (steps["explanation"] != WHOLE)]
     curves = after.groupby([*image, "explanation", "regions", "direction"], sort=False)

@@ -60,7 +60,7 @@ def tracking(table: pd.DataFrame, within: pd.DataFrame, seed: int = 0) -> pd.Dat
     table: as of `within_models`, with `top1`; within: what that gives. Columns over_models (interval: other classes),
     other_models (the same value, interval: other models), within (other classes), each with _low and _high.
     """
-    n, found = table["image"].nunique(), {}
+    n, found = table["class" if "class" in table else "image"].nunique(), {}
     for pair in product(("top1", *COUNTS), TRUTHS):
         means = table.groupby("model", sort=False)[list(pair)].mean()
         found[*pair, "over_models"] = statistics.correlation_over_images(table, *pair, "spearman", seed=seed)
@@ -86,5 +86,8 @@ def right_and_wrong(table: pd.DataFrame, values: Sequence[str], seed: int = 0) -
         draws = [statistics.resampled_means(side.to_numpy(), units, seed).mean(1) for side in sides]
         pairs = {"right": (means[0], draws[0]), "wrong": (means[1], draws[1])}
         pairs["difference"] = (means[0] - means[1], draws[0] - draws[1])
-        found |= {(value, side): statistics.of_draws(*pair, len(images)) for side, pair in pairs.items()}
+        found |= {
+            (value, side): statistics.of_draws(*pair, len(images) if units is None else int(units.max()) + 1)
+            for side, pair in pairs.items()
+        }
     return statistics.arranged(found, ["quantity"])
