@@ -79,6 +79,7 @@ def right_and_wrong(table: pd.DataFrame, values: Sequence[str], seed: int = 0) -
     found: dict[tuple, statistics.Estimate] = {}
     images = pd.Index(table["image"].unique())
     units = statistics.whole(table, images)
+    n = len(images if units is None else np.unique(units))
     for value in values:
         sides = [table[table["top1"] == top1].pivot_table(value, "model", "image") for top1 in (100, 0)]
         sides = [side.reindex(columns=images) for side in sides]
@@ -86,8 +87,5 @@ def right_and_wrong(table: pd.DataFrame, values: Sequence[str], seed: int = 0) -
         draws = [statistics.resampled_means(side.to_numpy(), units, seed).mean(1) for side in sides]
         pairs = {"right": (means[0], draws[0]), "wrong": (means[1], draws[1])}
         pairs["difference"] = (means[0] - means[1], draws[0] - draws[1])
-        found |= {
-            (value, side): statistics.of_draws(*pair, len(images) if units is None else int(units.max()) + 1)
-            for side, pair in pairs.items()
-        }
+        found |= {(value, side): statistics.of_draws(*pair, n) for side, pair in pairs.items()}
     return statistics.arranged(found, ["quantity"])
