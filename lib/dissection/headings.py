@@ -16,6 +16,7 @@ HEADINGS = {
     "correlation": ("correlation, held out", ".2f"),
     "auprc": ("AUPRC, held out", ".2f"),
     "score": ("score", ".2f"),
+    "active": ("active images", ".0f"),
     "kept": ("stable (%)", ".1f"),
     "best_iou": ("best IoU", ".3f"),
     "same": ("same as by IoU (%)", ".1f"),
