@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import nn
-from torchvision import transforms
 
 from lib import data
 from lib.data import downloads, loose
@@ -23,7 +22,7 @@ from lib.dissection.setting import named
 from lib.dissection.top_images import SPARSE, active, top_images
 from lib.errors import UserError, nearest, note, one_of
 from lib.given import Given
-from lib.models import Vision
+from lib.models import Vision, to_pixels
 from lib.progress import progress
 
 Images = str | Path | Iterable[str | Path] | data.ImageDataset
@@ -103,7 +102,11 @@ def _options(model: str, similarity: str, switches: Mapping[str, Any]) -> Option
 
 
 def _layers(network: nn.Module, layers: str | Iterable[str]) -> list[str]:
-    names = listed(layers if isinstance(layers, str) else ",".join(layers))
+    wanted = [layers] if isinstance(layers, str) else list(layers)
+    for name in wanted:
+        if not isinstance(name, str):
+            raise UserError(f"The layers hold a {type(name).__name__}; give names, as in named_modules.")
+    names = listed(",".join(wanted))
     if not names:
         top = [name for name in activations.layers(network) if "." not in name]
         raise UserError(f"No layer is given; the network has {', '.join(top)} and what is inside.")
@@ -135,7 +138,7 @@ def word_list(given: Given, words: str | Path | Iterable[str]) -> list[str]:
     """Words, each once, without spaces around. words: as `dissect` takes them. Raises UserError for fewer than two."""
     if isinstance(words, (str, Path)):
         name = str(words)
-        file = name in downloads.rows() or Path(name).is_file()
+        file = downloads.rows().get(name, {"file": name})["file"].endswith(".txt") or Path(name).is_file()
         texts = inputs.read_concepts(given.open_file(name)) if file else inputs.concepts(given, name)
     else:
         texts = list(words)
@@ -184,8 +187,9 @@ def _preparation(preprocess: Preprocess) -> Callable[[Image.Image], Any]:
     for name in look.keys() - IMAGENET:
         raise UserError(f"preprocess has no '{name}'; it takes {', '.join(IMAGENET)}.{nearest(name, IMAGENET)}")
     size = _positive("preprocess['size']", look["size"])
-    crop = [transforms.Resize(round(size / 0.875)), transforms.CenterCrop(size)]
-    return transforms.Compose([*crop, transforms.ToTensor(), transforms.Normalize(look["mean"], look["std"])])
+    mean, std = (torch.tensor(look[name], dtype=torch.float32).view(-1, 1, 1) for name in ("mean", "std"))
+    crop = f"crop{round(size / 0.875)}"
+    return lambda image: (to_pixels(image, size, crop) / 255 - mean) / std
 
 
 def batches(
@@ -206,7 +210,7 @@ def batches(
 
 def _floats(picture: Any) -> torch.Tensor:
     if isinstance(picture, np.ndarray):
-        picture = torch.from_numpy(picture)
+        picture = torch.tensor(picture)
     if not isinstance(picture, torch.Tensor) or not picture.is_floating_point():
         what = getattr(picture, "dtype", type(picture).__name__)
         raise UserError(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import count
 
 import numpy as np
 import pytest
@@ -56,6 +57,7 @@ def net():
     return Net()
 
 
+@pytest.mark.slow
 def test_labels_are_those_of_the_wings_own_path(flat):
     torch.manual_seed(0)
     network = torchvision.models.resnet18().train()
@@ -144,6 +146,7 @@ def test_dead_and_sparse_neurons_are_flagged(flat):
     )
 
 
+@pytest.mark.slow
 def test_images_in_class_folders_in_a_list_and_of_a_dataset(net, flat, make_folder):
     nested = dissect(net, ["maps"], make_folder({"a": 4, "b": 3}), WORDS, **FAST)
     assert {p.rsplit("/", 2)[1] for row in nested["top_images"] for p in row} <= {"a", "b"}
@@ -151,9 +154,9 @@ def test_images_in_class_folders_in_a_list_and_of_a_dataset(net, flat, make_fold
     listed = dissect(net, ["maps"], np.array(files), np.array(WORDS), **FAST)
     assert listed.equals(dissect(net, ["maps"], flat, WORDS, **FAST))
     part = data.load("bestiary", images=24)
-    options = {"model": "ViT-B-32", "preprocess": {"size": 64}, "resamples": 1}
+    options = {"model": "ViT-B-32", "preprocess": {"size": 48}, "resamples": 1}
     table = dissect(net, ["maps"], part, WORDS, **options)  # read by the trained miniature
-    q = activations.collect(net.eval(), ["maps"], batches(net, part, _as_usual(64), 24))["maps"]
+    q = activations.collect(net.eval(), ["maps"], batches(net, part, _as_usual(48), 24))["maps"]
     clip = models.load("ViT-B-32")
     label = similarity.labels("soft_wpmi", q, clip.embed_images(part), clip.embed_texts(WORDS))[0]
     assert table["label"].tolist() == [WORDS[k] if k >= 0 else "" for k in label]
@@ -191,6 +194,7 @@ def test_a_network_in_half_precision_and_arrays_from_preprocess(net, flat):
         ({"network": np.zeros(3)}, "is a ndarray; give a torch.nn.Module"),
         ({"layers": ["map"]}, "no layer 'map'. Did you mean 'maps'"),
         ({"layers": []}, "No layer is given; the network has conv, maps"),
+        ({"layers": nn.Sequential(nn.ReLU())}, "layers hold a ReLU; give names"),
         ({"layers": "words"}, "words gives a dict"),
         ({"words": []}, "list of words is empty"),
         ({"words": ["dog"]}, "a softmax over concepts needs two"),
@@ -198,6 +202,7 @@ def test_a_network_in_half_precision_and_arrays_from_preprocess(net, flat):
         ({"words": ["dog", " "]}, "1 of 2 concepts are empty"),
         ({"words": ["dog", 3]}, "The words hold a int"),
         ({"words": "concept_20k"}, "unknown"),
+        ({"words": "descriptors_imagenet"}, "unknown"),
         ({"words": "nowhere/words.txt"}, "no file of concepts"),
         ({"images": []}, "list of images is empty"),
         ({"images": "nowhere"}, "There is no folder"),
@@ -211,7 +216,7 @@ def test_a_network_in_half_precision_and_arrays_from_preprocess(net, flat):
         ({"preprocess": {"sizes": 3}}, "no 'sizes'"),
         ({"preprocess": 224}, "preprocess is a int; give a function"),
         ({"preprocess": lambda image: image}, "preprocess gives Image"),
-        ({"preprocess": lambda image: np.asarray(image)}, "preprocess gives uint8"),
+        ({"preprocess": lambda image: np.asarray(image)}, "preprocess gives torch.uint8"),
         ({"preprocess": lambda image: torch.zeros(3, 4, 4)}, "does not take the images .RuntimeError"),
         ({"model": "torchvision/resnet18"}, "reads no text"),
     ],
@@ -224,7 +229,7 @@ def test_what_cannot_be_dissected_is_refused_in_a_sentence(changed, sentence, ne
 
 
 def test_pictures_of_several_shapes_one_picture_and_damaged_files_are_refused(net, flat, tmp_path):
-    shapes = iter(range(32, 99, 8))
+    shapes = count(32, 8)
     with pytest.raises(UserError, match="several shapes"):
         dissect(net, "maps", flat, WORDS, **FAST | {"preprocess": lambda image: torch.zeros(3, 32, next(shapes))})
     with pytest.raises(UserError, match="There are 1 images"):
@@ -243,6 +248,7 @@ def test_untrained_words_are_said_to_mean_nothing(net, flat, capsys):
     assert "random weights" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_door_is_loaded_when_it_is_asked_for():
     code = "import sys, lib; print('torch' in sys.modules); from lib import dissect; print(dissect.__module__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
