@@ -27,7 +27,11 @@ from lib.progress import progress
 
 Images = str | Path | Iterable[str | Path] | data.ImageDataset
 Preprocess = Callable[[Image.Image], torch.Tensor] | Mapping[str, Any] | None
-IMAGENET = {"size": 224, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # what torchvision's models take
+IMAGENET: dict[str, Any] = {
+    "size": 224,
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+}  # what torchvision's models take
 SWITCHES = ("pool", "channels", "top_k", "prior", "ties", "prompt", "resamples")
 RESAMPLES = 10  # of the probe, unless asked for otherwise
 SHOWN = 5  # top images of a neuron that the table names
@@ -83,7 +87,7 @@ def dissect(
     table = pd.concat(tables, ignore_index=True)
     files = [str(path) for path in getattr(probe.source, "paths", [])]
     best = [[files[probe.indices[i]] if files else i for i in row] for row in table["top_images"]]
-    return table.assign(top_images=best)[["layer", *table.columns.drop("layer")]]
+    return table.assign(top_images=pd.Series(best, dtype=object))[["layer", *table.columns.drop("layer")]]
 
 
 # --- what is asked for
