@@ -17,6 +17,8 @@ HEADINGS = {
     "auprc": ("AUPRC, held out", ".2f"),
     "score": ("score", ".2f"),
     "active": ("active images", ".0f"),
+    "sparse": ("sparse (%)", ".1f"),
+    "tied": ("top images tied (%)", ".1f"),
     "kept": ("stable (%)", ".1f"),
     "best_iou": ("best IoU", ".3f"),
     "same": ("same as by IoU (%)", ".1f"),

@@ -64,7 +64,8 @@ def labels(given: Given, options: Options) -> Seen:
     """Labels from a probe, and from as many images drawn from it with replacement: how stable are they?
 
     Lines: layer, depth, probe, concepts, similarity, unit, draw (0 for the probe itself), label, second, third, score,
-    dead; kept: the label is that of draw 0; right: it is the class name (of last neurons, where that is a concept).
+    dead, active; kept: the label is that of draw 0; right: it is the class name (of last neurons, where that is a
+    concept).
     """
     return _drawn(Setting(given, options))
 
@@ -89,6 +90,7 @@ def _drawn(setting: Setting, tested: bool = False) -> Seen:
                 if draw == 0:
                     first = label[:, 0]
                 line = labelled(words, label, score) | {"kept": 100.0 * (label[:, 0] == first)}
+                line["active"] = active(q[some]).cpu()[unit]
                 line["right"] = np.nan if own is None else 100.0 * (label[:, 0] == own)
                 line |= held_out(setting, about["layer"], words, first, unit, draw) if tested else {}
                 setting.add({**about, "similarity": name, "unit": unit, "draw": draw, **line})
