@@ -140,7 +140,7 @@ def _tensor(output: Any, name: str) -> torch.Tensor:
     if not isinstance(output, torch.Tensor) or output.dim() not in (2, 3, 4):
         what = f"shape {list(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
         raise UserError(f"{name} gives a {what}; neurons can be read from [b, c], maps of them, or tokens [b, t, c].")
-    return output
+    return output if output.is_floating_point() else output.float()  # of yes and no, 1 and 0
 
 
 def _order(network: nn.Module, name: str, shape: torch.Size, channels: str) -> tuple[int, ...]:

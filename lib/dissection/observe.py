@@ -12,7 +12,7 @@ from lib.dissection.judging import held_out, of_class, of_places, right_concept
 from lib.dissection.options import Options, listed
 from lib.dissection.setting import Setting, Words, named
 from lib.dissection.similarity import DEAD, leading
-from lib.dissection.top_images import dead
+from lib.dissection.top_images import active, dead
 from lib.given import Given
 from lib.models import heads
 from lib.progress import progress
@@ -25,13 +25,15 @@ SOFT = "soft_wpmi"  # the paper's own, for what is shown for one similarity only
 def neurons(given: Given, options: Options) -> Seen:
     """Neurons with their labels and how right these are: Tables 1 and 3, and hidden layers.
 
-    Lines: layer, depth, probe, concepts, similarity, unit, label, score, dead; correlation, auprc, auc of the neuron
-    with held-out images that show the label, where these are known. Of last neurons the columns of `judging.of_class`,
-    of hidden ones those of `judging.of_places`. notes: accuracy of the target on the run's images. Paper, section 4.2.
+    Lines: layer, depth, probe, concepts, similarity, unit, label, score, dead, active (see `top_images.active`);
+    correlation, auprc, auc of the neuron with held-out images that show the label, where these are known. Of last
+    neurons the columns of `judging.of_class`, of hidden ones those of `judging.of_places`. notes: accuracy of the
+    target on the run's images. Paper, section 4.2.
     """
     setting = Setting(given, options, judged=network.FINAL in listed(options.layers))
     for about, words, q, images in setting.each():
         layer, unit = about["layer"], setting.units(about["layer"], q)
+        count = active(q).cpu()[unit]
         for name in options.functions():
             scores = setting.scores(name, q, images, words.clip)[unit]
             label, score = found(scores)
@@ -39,7 +41,7 @@ def neurons(given: Given, options: Options) -> Seen:
             line |= held_out(setting, layer, words, label, unit)
             final = layer == network.FINAL
             line |= of_class(setting, words, scores, label) if final else of_places(setting, layer, words, label)
-            setting.add({**about, "similarity": name, "unit": unit, **line})
+            setting.add({**about, "similarity": name, "unit": unit, "active": count, **line})
     if network.FINAL in setting.layers:
         right = setting.activity(network.FINAL, "val").argmax(1).cpu().numpy() == setting.images.labels
         setting.notes["accuracy"] = 100.0 * float(right.mean())
@@ -62,7 +64,8 @@ def labels(given: Given, options: Options) -> Seen:
     """Labels from a probe, and from as many images drawn from it with replacement: how stable are they?
 
     Lines: layer, depth, probe, concepts, similarity, unit, draw (0 for the probe itself), label, second, third, score,
-    dead; kept: the label is that of draw 0; right: it is the class name (of last neurons, where that is a concept).
+    dead, active; kept: the label is that of draw 0; right: it is the class name (of last neurons, where that is a
+    concept).
     """
     return _drawn(Setting(given, options))
 
@@ -87,6 +90,7 @@ def _drawn(setting: Setting, tested: bool = False) -> Seen:
                 if draw == 0:
                     first = label[:, 0]
                 line = labelled(words, label, score) | {"kept": 100.0 * (label[:, 0] == first)}
+                line["active"] = active(q[some]).cpu()[unit]
                 line["right"] = np.nan if own is None else 100.0 * (label[:, 0] == own)
                 line |= held_out(setting, about["layer"], words, first, unit, draw) if tested else {}
                 setting.add({**about, "similarity": name, "unit": unit, "draw": draw, **line})

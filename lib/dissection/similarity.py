@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from lib.dissection.constants import constants
@@ -39,10 +40,12 @@ def scores(
     """How well each concept describes each neuron: float64 [neurons, concepts].
 
     similarity: a key of FUNCTIONS. activations [images, neurons]; images [images, d] and concepts [concepts, d]:
-    embeddings of a CLIP, of norm 1. changed: constants that are not the published ones, see `Constants`.
+    embeddings of a CLIP, of norm 1; arrays will do, and yes and no count as 1 and 0. changed: constants that are not
+    the published ones, see `Constants`.
     A neuron whose activation is the same for all images is dead: its scores are nan. Raises UserError for shapes that
     don't fit, numbers that are not finite, unknown names, too few images for top_k.
     """
+    activations, images, concepts = (_numbers(x) for x in (activations, images, concepts))
     c = constants(similarity, len(activations), **changed)
     q = checked(activations, images, concepts)
     silent = dead(q)
@@ -113,6 +116,17 @@ def checked(activations: torch.Tensor, images: torch.Tensor, concepts: torch.Ten
         some = f"The activations of {len(bad)} of {q[1]} neurons are nan or infinite (first: neuron {bad[0]})"
         raise UserError(f"{some}; run the target in float32, or leave those neurons out.")
     return activations.to(images.device)
+
+
+def _numbers(x: Any) -> torch.Tensor:
+    """A tensor of floats, from one of whole numbers or bools or from an array. Raises UserError for anything else."""
+    if not isinstance(x, (torch.Tensor, np.ndarray)) or not len(x.shape):
+        raise UserError(f"Activations and embeddings are tensors [images, ...]; this is a {type(x).__name__}.")
+    try:
+        x = torch.as_tensor(x)
+    except TypeError:  # an array of texts
+        raise UserError(f"Activations and embeddings are numbers; this is an array of {x.dtype}.") from None
+    return x if x.is_floating_point() else x.float()
 
 
 def _finite(x: torch.Tensor) -> bool:

@@ -4,12 +4,22 @@ import torch
 
 from lib.errors import UserError
 
+SPARSE = 5  # a neuron that is active in fewer images owes its label to the order of the others
 BLOCK = 2**22  # activations that are looked at together
 
 
 def dead(activations: torch.Tensor) -> torch.Tensor:
     """Which neurons have the same activation for all images: bool [neurons]. activations: [images, neurons]."""
     return activations.amax(0) == activations.amin(0)
+
+
+def active(activations: torch.Tensor) -> torch.Tensor:
+    """In how many images each neuron does more than its least (after a ReLU: than nothing): int64 [neurons].
+
+    activations: [images, neurons]. 0 for a dead neuron. Where it is less than top_k, the other top images are equal,
+    and the label hangs on the order of the probe.
+    """
+    return (activations > activations.amin(0)).sum(0)
 
 
 def top_images(activations: torch.Tensor, k: int, ties: str = "first") -> torch.Tensor:

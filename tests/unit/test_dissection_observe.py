@@ -85,6 +85,8 @@ def test_hidden_neurons_against_the_places_where_they_are_active(given):
     bank, found = given.images.bank, chosen(table, layer="visual.layer3", similarity="cos")
     batches = network.batches(given.model, given.images)
     maps = activations.maps(given.model.tower, ["visual.layer3"], batches)["visual.layer3"]
+    web = network.activity(given.model, inputs.probe(given, "web", 96), "visual.layer3", given.images).numpy()
+    assert found["active"].tolist() == (web > web.min(0)).sum(0).tolist()
     iou = evaluation.iou(maps, truth.masks(given.images, bank)).numpy()
     assert found["best"].tolist() == [bank[k] for k in iou.argmax(1)]
     np.testing.assert_allclose(found["best_iou"], iou.max(1))

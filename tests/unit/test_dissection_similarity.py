@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lib.dissection import likelihood, rank_reorder, similarity
 from lib.dissection.constants import constants
-from lib.dissection.top_images import dead, top_images
+from lib.dissection.top_images import active, dead, top_images
 from lib.errors import UserError
 
 NAMES = list(similarity.FUNCTIONS)
@@ -348,3 +348,8 @@ def test_bad_input_is_one_sentence(case):
     with pytest.raises(UserError, match=sentence) as caught:
         call(*material())
     assert "\n" not in str(caught.value)
+
+
+def test_active_images_are_those_above_a_neurons_least():
+    q = torch.tensor([[0.0, 0.7, -2.0, 0.0], [0.0, 0.7, -1.0, 3.0], [0.0, 0.7, -2.0, 0.1]])
+    assert active(q).tolist() == [0, 0, 1, 2]
