@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import code, data, models, parameters, paths, provenance, store
+from lib import code, data, given_picture, models, parameters, paths, provenance, store
 from lib.book import ledger
+from lib.data import picture
 from lib.errors import UserError, note
 from lib.given import Given
 from lib.models import Vision
@@ -31,6 +32,7 @@ from lib.store import Seen
 Options = TypeVar("Options")
 Observe = Callable[..., Seen | pd.DataFrame]
 KNOWN_SCALES = {"bestiary": "miniature", "imagenet": "papers", "places365": "papers", "food101": "papers"}
+KNOWN_SCALES |= {picture.NAME: "one picture"}
 NO_MODEL = "all"  # what a record is called that belongs to no single model
 
 
@@ -79,7 +81,12 @@ class Run:
 
     @property
     def dataset(self) -> str:
-        return self.parameters["dataset"]
+        """The dataset's name; "picture" where the run is about one picture (see `given_picture`)."""
+        return picture.NAME if self.about_picture else self.parameters["dataset"]
+
+    @property
+    def about_picture(self) -> bool:
+        return given_picture.asked(self.parameters, self.defaults)
 
     @property
     def limit(self) -> int:
@@ -105,7 +112,7 @@ class Run:
 
     @property
     def scale(self) -> str:
-        """ "miniature", "rehearsal" (random weights), "papers", or "own images"."""
+        """ "miniature", "rehearsal" (random weights), "papers", "own images" or "one picture"."""
         weights = self.parameters["weights"]
         if any(models.choose(name, self.dataset, weights).kind == "random" for name in self.models):
             return "rehearsal"
@@ -129,8 +136,11 @@ class Run:
     def given(self, name: str) -> Given:
         """What `measure` hands to a function for the model `name`; with it a function can be tried by hand."""
         p = self.parameters
-        opening = {k: p[k] for k in ("dataset", "limit", "seed", "device", "precision", "weights")}
-        return Given(name, **opening, on_error=p.get("on_error", "raise"))
+        opening = {k: p[k] for k in ("limit", "seed", "device", "precision", "weights")}
+        opening |= {"dataset": self.dataset, "on_error": p.get("on_error", "raise")}
+        if self.about_picture:
+            return given_picture.GivenPicture(name, **opening, picture=given_picture.loaded(p))
+        return Given(name, **opening)
 
     def options(self, kind: type[Options], **changed: Any) -> Options:
         """The options of a wing, from the notebook's parameters of the same names, some of them `changed`."""
@@ -178,6 +188,8 @@ class Run:
             return found or self._computed(function, options, path, asked, written_by)
 
     def _asked(self, function: Observe, options: Any, name: str, limit: int) -> dict:
+        p = self.parameters
+        own = {k: p[k] for k in ("image", "classes", "descriptors")} if self.about_picture else {}
         return {
             "function": f"{function.__module__}.{function.__qualname__}",
             "options": dataclasses.asdict(options) if options is not None else {},
@@ -186,8 +198,9 @@ class Run:
             "limit": limit,
             "seed": self.seed,
             "precision": self.precision,
-            "weights": self.parameters["weights"],
-            "on_error": self.parameters.get("on_error", "raise"),
+            "weights": p["weights"],
+            "on_error": p.get("on_error", "raise"),
+            **own,
         }
 
     def _kept(self, path: Path, asked: dict, written_by: str) -> tuple[dict, Seen] | None:
@@ -238,8 +251,18 @@ class Run:
         return tables.Table(ledger.lines(self.exhibit, entries), name, caption)
 
     def caption(self, text: str) -> str:
-        """A caption that ends with the scale: dataset and number of images."""
-        return f"{text.rstrip('. ')}. {self.scale.capitalize()} scale: {self.dataset}, {len(self.images())} images."
+        """A caption that ends with the scale: dataset and number of images, or the picture that the run is about."""
+        if self.about_picture:
+            start = "Rehearsal: " if self.scale == "rehearsal" else ""
+            return f"{text.rstrip('. ')}. {start}{self._on()}."
+        return f"{text.rstrip('. ')}. {self.scale.capitalize()} scale: {self._on()}."
+
+    def _on(self) -> str:
+        """What the run looks at, in words."""
+        images = self.images()
+        if self.about_picture:
+            return f"{Path(self.parameters['image']).name}, held against {len(images.classes)} classes"
+        return f"{self.dataset}, {len(images)} images"
 
     def card(self, *found: Found) -> cards.Card:
         """What a sceptic asks: commit, data, weights, seed, device, versions, time and memory of these records."""
@@ -249,7 +272,7 @@ class Run:
     def _repr_html_(self) -> str:
         banner = models.BANNER if self.scale == "rehearsal" else ""
         facts = {
-            "Scale": f"{self.scale} ({self.dataset}, {len(self.images())} images)",
+            "Scale": f"{self.scale} ({self._on()})",
             "Models": ", ".join(self.models),
             "Device": f"{self.device}, {self.precision}",
             "Parameters": ", ".join(f"{k} = {v!r}" for k, v in self.parameters.items() if k != "model"),
