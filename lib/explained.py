@@ -82,7 +82,7 @@ def explain(
 
 
 def draw_parts(view: examples.View) -> list[Axes]:
-    """The picture, its parts, and each part in its red ellipse over its descriptors; bold: the predicted class's too."""
+    """The picture, its parts, and each part in its red ellipse over its descriptors; bold: shared with the class."""
     predicted = view.predicted
     label = "" if view.label is None else f"\nlabel: {view.label}"
     titles = [f"predicted: {predicted.name} ({predicted.probability:.0%}){label}", "parts"]
