@@ -3,7 +3,9 @@
 from importlib import import_module
 from typing import Any
 
-DOORS = {"explain": "lib.explained"}  # name -> its module, loaded when it is asked for: `import lib` loads nothing
+DOORS = {  # what one call does -> where it stands; loaded when it is asked for
+    "explain": "lib.explained",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,9 @@ from lib.errors import UserError
 from lib.given import Given
 
 
+PARAMETERS = ("image", "classes", "descriptors")
+
+
 @dataclass
 class GivenPicture(Given):
     """The door of one record whose run has no images but a picture."""
@@ -23,17 +26,17 @@ class GivenPicture(Given):
         return self.picture
 
 
-def asked(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
-    """Whether a notebook's parameters name the classes of one picture, which is then the whole dataset.
+def asked(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, str]:
+    """The parameters of a run about one picture, which is then the whole dataset; {} where a dataset is asked for.
 
     Raises UserError for a part of such a wish without the rest, and beside a dataset.
     """
     if "descriptors" not in values:  # only the page of one image takes a picture
-        return False
+        return {}
     if not values["classes"]:
         if values["descriptors"]:
             raise UserError("descriptors go with the classes of a picture; name them: `-p classes 'cat, dog'`.")
-        return False
+        return {}
     if not isinstance(values["image"], str):
         given = "no image" if values["image"] is None else f"image {values['image']!r}"
         raise UserError(f"classes goes with a picture of yours, and {given} is given; add `-p image FILE`.")
@@ -41,9 +44,9 @@ def asked(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
         raise UserError(
             f"dataset '{values['dataset']}' has classes of its own, and `classes` names others; give one of the two."
         )
-    return True
+    return {name: values[name] for name in PARAMETERS}
 
 
 def loaded(values: Mapping[str, Any]) -> ImageDataset:
     """The picture that parameters ask for. Raises UserError."""
-    return picture.load(values["image"], values["classes"], values["descriptors"])
+    return picture.load(*(values[name] for name in PARAMETERS))

@@ -10,7 +10,6 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +21,7 @@ from lib import code, data, given_picture, models, parameters, paths, provenance
 from lib.book import ledger
 from lib.data import picture
 from lib.errors import UserError, note
+from lib.found import Found, gathered
 from lib.given import Given
 from lib.models import Vision
 from lib.progress import progress
@@ -53,21 +53,6 @@ def begin(exhibit: str, names: dict[str, Any], models: str = "mutual") -> "Run":
     return run
 
 
-@dataclass
-class Found:
-    """What `measure` found or made of several models.
-
-    table: their tables one below the other, with `model`, `title` and `family` in front. tensors, notes: by model.
-    missing: models that could not be run, with the reason. cards: the records' cards, for `run.card`.
-    """
-
-    table: pd.DataFrame
-    tensors: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    notes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    cards: list[dict] = field(default_factory=list)
-
-
 class Run:
     """One run of one notebook. Its parameters are read from the notebook each time, so that changed ones count."""
 
@@ -86,7 +71,7 @@ class Run:
 
     @property
     def about_picture(self) -> bool:
-        return given_picture.asked(self.parameters, self.defaults)
+        return bool(given_picture.asked(self.parameters, self.defaults))
 
     @property
     def limit(self) -> int:
@@ -189,7 +174,6 @@ class Run:
 
     def _asked(self, function: Observe, options: Any, name: str, limit: int) -> dict:
         p = self.parameters
-        own = {k: p[k] for k in ("image", "classes", "descriptors")} if self.about_picture else {}
         return {
             "function": f"{function.__module__}.{function.__qualname__}",
             "options": dataclasses.asdict(options) if options is not None else {},
@@ -200,7 +184,7 @@ class Run:
             "precision": self.precision,
             "weights": p["weights"],
             "on_error": p.get("on_error", "raise"),
-            **own,
+            **given_picture.asked(p, self.defaults),
         }
 
     def _kept(self, path: Path, asked: dict, written_by: str) -> tuple[dict, Seen] | None:
@@ -252,10 +236,8 @@ class Run:
 
     def caption(self, text: str) -> str:
         """A caption that ends with the scale: dataset and number of images, or the picture that the run is about."""
-        if self.about_picture:
-            start = "Rehearsal: " if self.scale == "rehearsal" else ""
-            return f"{text.rstrip('. ')}. {start}{self._on()}."
-        return f"{text.rstrip('. ')}. {self.scale.capitalize()} scale: {self._on()}."
+        scale = {"one picture": ""}.get(self.scale, f"{self.scale.capitalize()} scale: ")
+        return f"{text.rstrip('. ')}. {scale}{self._on()}."
 
     def _on(self) -> str:
         """What the run looks at, in words."""
@@ -285,21 +267,6 @@ def record_path(dataset: str, function: Observe, name: str, asked: dict) -> Path
     module = function.__module__.removeprefix("lib.").removesuffix(".observe")
     folder = paths.results_folder(provenance.file_name(dataset)) / f"{module}.{function.__name__}"
     return folder / f"{provenance.file_name(name)}.{store.digest(asked)[:12]}.json"
-
-
-def gathered(found: dict[str, tuple[dict, Seen]], missing: dict[str, str]) -> Found:
-    """Several models' records as one `Found`."""
-    known, result = models.catalogue(), Found(pd.DataFrame(), missing=missing)
-    parts = []
-    for name, (card, seen) in found.items():
-        row = known.loc[name] if name in known.index else {"title": name, "family": "other"}
-        about = {"model": name, "title": row["title"], "family": row["family"]}
-        parts.append(seen.table.drop(columns=list(about), errors="ignore").assign(**about)[[*about, *seen.table]])
-        result.tensors[name], result.notes[name] = seen.tensors, seen.notes
-        result.cards.append(card)
-    if parts:
-        result.table = pd.concat(parts, ignore_index=True)
-    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -42,11 +42,15 @@ def test_a_picture_of_ones_own_is_explained(tmp_path):
 def test_a_photograph_is_explained_by_the_classes_that_are_named(tmp_path, photographs):
     (tmp_path / "bank.txt").write_text("pointed ears\nwhiskers\na wet nose\na handle\nbrown fur\nsteam")
     (tmp_path / "photo.png").write_bytes((photographs / "cat" / "chelsea.png").read_bytes())
-    asked = {"image": "photo.png", "classes": "cat, dog, coffee cup", "descriptors": "bank.txt"}  # from where one stands
+    asked = {
+        "image": "photo.png",
+        "classes": "cat, dog, coffee cup",
+        "descriptors": "bank.txt",
+    }  # from where one stands
     done, page = run("explain", tmp_path, weights="small", rival="dog", **asked)
     assert done.returncode == 0, done.stderr[-2000:]
     text = "\n".join(tables(page))
-    assert "Rehearsal: photo.png, held against 3 classes" in text and "| dog |" in text
+    assert "Rehearsal scale: photo.png, held against 3 classes" in text and "| dog |" in text
     shown = text + "\n".join(str(o.get("data", {}).get("text/html", "")) for o in outputs(page))
     assert "bestiary" not in text and "animals only" not in text and "Random weights" in shown
     assert not list((tmp_path / "results").rglob("*.parquet"))  # nothing but the picture was looked at

@@ -176,7 +176,7 @@ def test_a_run_about_a_picture_has_the_real_models_and_no_other_image(photo, own
     found = begun(image=photo, **own)
     assert (found.dataset, found.scale, len(found.images())) == ("picture", "rehearsal", 1)
     assert found.images().classes == CLASSES and not found.model().miniature and not found.is_default
-    assert found.caption("Parts.") == "Parts. Rehearsal: photo.png, held against 3 classes."
+    assert found.caption("Parts.") == "Parts. Rehearsal scale: photo.png, held against 3 classes."
     assert "bestiary" not in found.caption("Parts.") and "photo.png, held against 3 classes" in found._repr_html_()
     with pytest.raises(UserError, match="has no split 'train'"):
         found.images("train")
