@@ -8,7 +8,6 @@ from lib.data import ImageDataset, picture
 from lib.errors import UserError
 from lib.given import Given
 
-
 PARAMETERS = ("image", "classes", "descriptors")
 
 

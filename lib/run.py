@@ -32,7 +32,6 @@ from lib.store import Seen
 Options = TypeVar("Options")
 Observe = Callable[..., Seen | pd.DataFrame]
 KNOWN_SCALES = {"bestiary": "miniature", "imagenet": "papers", "places365": "papers", "food101": "papers"}
-KNOWN_SCALES |= {picture.NAME: "one picture"}
 NO_MODEL = "all"  # what a record is called that belongs to no single model
 
 
@@ -101,7 +100,7 @@ class Run:
         weights = self.parameters["weights"]
         if any(models.choose(name, self.dataset, weights).kind == "random" for name in self.models):
             return "rehearsal"
-        return KNOWN_SCALES.get(self.dataset, "own images")
+        return "one picture" if self.about_picture else KNOWN_SCALES.get(self.dataset, "own images")
 
     @property
     def is_default(self) -> bool:
