@@ -93,7 +93,8 @@ def test_pages_are_within_the_books_measures(exhibit):
     assert 8 <= len(code) <= 18
     for cell in code:
         lines = cell.source.splitlines()
-        assert len(lines) <= 15 and max(map(len, lines)) <= 88, cell.source
+        most = 18 if "parameters" in cell.metadata.get("tags", []) else 15  # those are a list, to look one up in
+        assert len(lines) <= most and max(map(len, lines)) <= 88, cell.source
     drawn = [c for c in code if "figure" in c.metadata.get("mystnb", {})]
     assert drawn and all(c.metadata["mystnb"]["image"]["alt"] and c.metadata["mystnb"]["figure"]["name"] for c in drawn)
     for before, cell in zip(content.cells, content.cells[1:], strict=False):

@@ -105,13 +105,13 @@ def test_a_photograph_stands_as_the_camera_was_held(tmp_path):
     assert np.array_equal(np.asarray(picture.opened(tmp_path / "turned.png")), np.asarray(upright))
 
 
-def test_a_preview_beside_the_picture_is_no_second_one_but_frames_and_pages_are(tmp_path):
+def test_a_preview_beside_the_picture_is_no_second_one_but_frames_are(tmp_path):
     more = {"save_all": True, "append_images": [noise(1)]}
     noise().save(tmp_path / "phone.jpg", format="MPO", **more)
     noise().save(tmp_path / "still.gif")
     for file in ("phone.jpg", "still.gif"):
         assert picture.opened(tmp_path / file).size == (40, 30)
-    for file in ("moving.gif", "moving.webp", "pages.tiff"):
+    for file in ("moving.gif", "moving.webp", "moving.png"):
         noise().save(tmp_path / file, **more)
         with pytest.raises(UserError, match="holds several pictures"):
             picture.opened(tmp_path / file)
