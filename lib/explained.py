@@ -14,9 +14,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from lib import models
 from lib.data import picture
+from lib.errors import UserError
 from lib.mutual import examples
 from lib.mutual.options import DEFAULTS, Options
 from lib.show import figures, pictures
@@ -73,6 +75,8 @@ def explain(
     """
     group = picture.load(image, classes, descriptors)
     clip = models.load(model, picture.NAME, weights=weights)
+    if not isinstance(clip, models.Clip):
+        raise UserError(f"{model} learned from labels alone and reads no text; take a CLIP model for this.")
     view = examples.view(clip, group, 0, options, rival)
     about = f"{Path(image).name}, explained by {clip.title} with {len(group.bank)} descriptors."
     return Explained(**vars(view), about=f"{about} {examples.described(clip, group)}", banner=clip.banner)
@@ -101,7 +105,7 @@ def draw_overlap(view: examples.View) -> list[Axes]:
     for ax, side in zip(axes, (view.predicted, view.rival), strict=True):
         left = [text for text in view.named if text not in side.shared]
         right = [text for text in side.descriptors if text not in side.shared]
-        for x, of in ((-1, left), (0, side.shared), (1, right)):
+        for x, of in ((-1.0, left), (0.0, side.shared), (1.0, right)):
             ax.text(x, 0, _listed(of), ha="center", va="center", fontsize=6)
         for x, colour in ((-0.62, "C0"), (0.62, "C3")):
             ax.add_patch(plt.Circle((x, 0), 1, color=colour, alpha=0.18))
@@ -135,6 +139,7 @@ def _listed(texts: Sequence[str], most: int = 14) -> str:
 def _png(axes: Sequence[Axes]) -> str:
     """A figure as the address of an image that holds it; the figure is closed."""
     figure, file = axes[0].figure, io.BytesIO()
+    assert isinstance(figure, Figure)  # and no part of one
     figure.savefig(file, format="png", dpi=110)
     plt.close(figure)  # else Jupyter shows it a second time
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -16,6 +16,7 @@ from lib.models import weights
 from lib.models.catalogue import MINIATURE, Choice, register_miniatures
 from lib.models.features import unprojected_texts
 from lib.models.vision import Opened, View, Vision
+from lib.progress import progress
 
 VOCABULARY = MINIATURE / "vocabulary.txt.gz"
 
@@ -49,7 +50,7 @@ class Clip(Vision):
         def compute() -> dict[str, torch.Tensor]:
             parts = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)]
             with nullcontext() if projected else unprojected_texts(self.name, self.model):
-                rows = torch.cat([self._encode_text(part) for part in parts])
+                rows = torch.cat([self._encode_text(part) for part in progress(parts, f"texts by {self.name}")])
             return {"embeddings": F.normalize(rows, dim=-1) if projected else rows}
 
         if not texts:
