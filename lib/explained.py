@@ -28,6 +28,7 @@ ALT = {
     "overlap": "Two Venn diagrams of descriptor lists, one for each class; what is shared stands in the middle.",
     "curves": "Two falling step curves, one for each class.",
 }
+ROWS = 22  # of small print in a circle
 
 
 @dataclass(repr=False)
@@ -124,16 +125,26 @@ def draw_curves(view: examples.View) -> Axes:
         curve = pd.DataFrame({"MI (nats)": side.curve, "class": name})
         curves.append(curve.rename_axis("descriptor taken away"))
     ax = figures.lines(pd.concat(curves), "descriptor taken away", "MI (nats)", "class")[0]
-    ticks = ["–", *view.named]
+    ticks = ["–", *map(_short, view.named)]
     ax.set_xticks(range(len(ticks)), ticks, rotation=60, ha="right", fontsize=7)
     ax.set_ylim(0)
     return ax
 
 
-def _listed(texts: Sequence[str], most: int = 14) -> str:
-    """Texts one below the other, `most` of them: a circle has no room for the fifty of a large bank."""
-    lines = [textwrap.fill(text, 19) for text in texts[:most]]
-    return "\n".join(lines + ([f"and {len(texts) - most} more"] if len(texts) > most else []))
+def _listed(texts: Sequence[str]) -> str:
+    """Texts one below the other, as many as there is room for in a circle: of a large bank there are fifty."""
+    rows: list[str] = []
+    for k, text in enumerate(texts):
+        wrapped = textwrap.wrap(_short(text), 19)
+        if len(rows) + len(wrapped) > ROWS:
+            return "\n".join([*rows, f"and {len(texts) - k} more"])
+        rows += wrapped
+    return "\n".join(rows)
+
+
+def _short(text: str) -> str:
+    """A text of some words; the long ones of a large bank are cut."""
+    return textwrap.shorten(text, 34, placeholder=" …")
 
 
 def _png(axes: Sequence[Axes]) -> str:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -248,6 +249,21 @@ def test_the_middle_of_a_figure_names_what_is_shared(found):
     for ax, side in zip(explained.draw_overlap(found), (found.predicted, found.rival), strict=True):
         middle = ax.texts[1].get_text().replace("\n", " ")
         assert middle == " ".join(side.shared) and f"{len(side.shared)} shared" in ax.get_title()
+
+
+@pytest.mark.slow
+def test_the_long_lists_of_a_large_bank_stay_within_their_figure(found):
+    long = [f"number {k} of many descriptors that are as long as a sentence can be" for k in range(50)]
+    axes = explained.draw_overlap(replace(found, named=long, predicted=replace(found.predicted, shared=long[:30])))
+    figure = axes[0].figure
+    figure.canvas.draw()
+    whole = figure.bbox.get_points()
+    for text in axes[0].texts:
+        (left, low), (right, high) = text.get_window_extent().get_points()
+        assert whole[0, 0] <= left < right <= whole[1, 0] and whole[0, 1] <= low < high <= whole[1, 1]
+    shown = axes[0].texts[1].get_text()
+    listed = shown.count("number")
+    assert 0 < listed < 30 and shown.endswith(f"and {30 - listed} more")
 
 
 @pytest.mark.slow
