@@ -5,6 +5,7 @@ from typing import Any
 
 DOORS = {  # what one call does -> where it stands; loaded when it is asked for
     "dissect": "lib.dissection.door",
+    "explain": "lib.explained",
 }
 
 

@@ -10,7 +10,6 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,9 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import code, data, models, parameters, paths, provenance, store
+from lib import code, data, given_picture, models, parameters, paths, provenance, store
 from lib.book import ledger
+from lib.data import picture
 from lib.errors import UserError, note
+from lib.found import Found, gathered
 from lib.given import Given
 from lib.models import Vision
 from lib.progress import progress
@@ -51,21 +52,6 @@ def begin(exhibit: str, names: dict[str, Any], models: str = "mutual") -> "Run":
     return run
 
 
-@dataclass
-class Found:
-    """What `measure` found or made of several models.
-
-    table: their tables one below the other, with `model`, `title` and `family` in front. tensors, notes: by model.
-    missing: models that could not be run, with the reason. cards: the records' cards, for `run.card`.
-    """
-
-    table: pd.DataFrame
-    tensors: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    notes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    cards: list[dict] = field(default_factory=list)
-
-
 class Run:
     """One run of one notebook. Its parameters are read from the notebook each time, so that changed ones count."""
 
@@ -79,7 +65,12 @@ class Run:
 
     @property
     def dataset(self) -> str:
-        return self.parameters["dataset"]
+        """The dataset's name; "picture" where the run is about one picture (see `given_picture`)."""
+        return picture.NAME if self.about_picture else self.parameters["dataset"]
+
+    @property
+    def about_picture(self) -> bool:
+        return bool(given_picture.asked(self.parameters, self.defaults))
 
     @property
     def limit(self) -> int:
@@ -105,11 +96,11 @@ class Run:
 
     @property
     def scale(self) -> str:
-        """ "miniature", "rehearsal" (random weights), "papers", or "own images"."""
+        """ "miniature", "rehearsal" (random weights), "papers", "own images" or "one picture"."""
         weights = self.parameters["weights"]
         if any(models.choose(name, self.dataset, weights).kind == "random" for name in self.models):
             return "rehearsal"
-        return KNOWN_SCALES.get(self.dataset, "own images")
+        return "one picture" if self.about_picture else KNOWN_SCALES.get(self.dataset, "own images")
 
     @property
     def is_default(self) -> bool:
@@ -129,8 +120,11 @@ class Run:
     def given(self, name: str) -> Given:
         """What `measure` hands to a function for the model `name`; with it a function can be tried by hand."""
         p = self.parameters
-        opening = {k: p[k] for k in ("dataset", "limit", "seed", "device", "precision", "weights")}
-        return Given(name, **opening, on_error=p.get("on_error", "raise"))
+        opening = {k: p[k] for k in ("limit", "seed", "device", "precision", "weights")}
+        opening |= {"dataset": self.dataset, "on_error": p.get("on_error", "raise")}
+        if self.about_picture:
+            return given_picture.GivenPicture(name, **opening, picture=given_picture.loaded(p))
+        return Given(name, **opening)
 
     def options(self, kind: type[Options], **changed: Any) -> Options:
         """The options of a wing, from the notebook's parameters of the same names, some of them `changed`."""
@@ -178,6 +172,7 @@ class Run:
             return found or self._computed(function, options, path, asked, written_by)
 
     def _asked(self, function: Observe, options: Any, name: str, limit: int) -> dict:
+        p = self.parameters
         return {
             "function": f"{function.__module__}.{function.__qualname__}",
             "options": dataclasses.asdict(options) if options is not None else {},
@@ -186,8 +181,9 @@ class Run:
             "limit": limit,
             "seed": self.seed,
             "precision": self.precision,
-            "weights": self.parameters["weights"],
-            "on_error": self.parameters.get("on_error", "raise"),
+            "weights": p["weights"],
+            "on_error": p.get("on_error", "raise"),
+            **given_picture.asked(p, self.defaults),
         }
 
     def _kept(self, path: Path, asked: dict, written_by: str) -> tuple[dict, Seen] | None:
@@ -238,8 +234,16 @@ class Run:
         return tables.Table(ledger.lines(self.exhibit, entries), name, caption)
 
     def caption(self, text: str) -> str:
-        """A caption that ends with the scale: dataset and number of images."""
-        return f"{text.rstrip('. ')}. {self.scale.capitalize()} scale: {self.dataset}, {len(self.images())} images."
+        """A caption that ends with the scale: dataset and number of images, or the picture that the run is about."""
+        scale = {"one picture": ""}.get(self.scale, f"{self.scale.capitalize()} scale: ")
+        return f"{text.rstrip('. ')}. {scale}{self._on()}."
+
+    def _on(self) -> str:
+        """What the run looks at, in words."""
+        images = self.images()
+        if self.about_picture:
+            return f"{Path(self.parameters['image']).name}, held against {len(images.classes)} classes"
+        return f"{self.dataset}, {len(images)} images"
 
     def card(self, *found: Found) -> cards.Card:
         """What a sceptic asks: commit, data, weights, seed, device, versions, time and memory of these records."""
@@ -249,7 +253,7 @@ class Run:
     def _repr_html_(self) -> str:
         banner = models.BANNER if self.scale == "rehearsal" else ""
         facts = {
-            "Scale": f"{self.scale} ({self.dataset}, {len(self.images())} images)",
+            "Scale": f"{self.scale} ({self._on()})",
             "Models": ", ".join(self.models),
             "Device": f"{self.device}, {self.precision}",
             "Parameters": ", ".join(f"{k} = {v!r}" for k, v in self.parameters.items() if k != "model"),
@@ -262,21 +266,6 @@ def record_path(dataset: str, function: Observe, name: str, asked: dict) -> Path
     module = function.__module__.removeprefix("lib.").removesuffix(".observe")
     folder = paths.results_folder(provenance.file_name(dataset)) / f"{module}.{function.__name__}"
     return folder / f"{provenance.file_name(name)}.{store.digest(asked)[:12]}.json"
-
-
-def gathered(found: dict[str, tuple[dict, Seen]], missing: dict[str, str]) -> Found:
-    """Several models' records as one `Found`."""
-    known, result = models.catalogue(), Found(pd.DataFrame(), missing=missing)
-    parts = []
-    for name, (card, seen) in found.items():
-        row = known.loc[name] if name in known.index else {"title": name, "family": "other"}
-        about = {"model": name, "title": row["title"], "family": row["family"]}
-        parts.append(seen.table.drop(columns=list(about), errors="ignore").assign(**about)[[*about, *seen.table]])
-        result.tensors[name], result.notes[name] = seen.tensors, seen.notes
-        result.cards.append(card)
-    if parts:
-        result.table = pd.concat(parts, ignore_index=True)
-    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,6 +16,7 @@ from lib.models import weights
 from lib.models.catalogue import MINIATURE, Choice, register_miniatures
 from lib.models.features import unprojected_texts
 from lib.models.vision import Opened, View, Vision
+from lib.progress import progress
 
 VOCABULARY = MINIATURE / "vocabulary.txt.gz"
 
@@ -47,9 +48,11 @@ class Clip(Vision):
         texts = list(texts)
 
         def compute() -> dict[str, torch.Tensor]:
-            parts = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)]
+            tokens = self.tokenizer(texts)
+            order = tokens.argmax(1).argsort(stable=True)  # by length: half of a mixed batch would be padding
+            parts = progress(order.split(batch_size), f"texts by {self.name}")
             with nullcontext() if projected else unprojected_texts(self.name, self.model):
-                rows = torch.cat([self._encode_text(part) for part in parts])
+                rows = torch.cat([self._encode_tokens(tokens[part]) for part in parts])[order.argsort()]
             return {"embeddings": F.normalize(rows, dim=-1) if projected else rows}
 
         if not texts:
@@ -61,8 +64,8 @@ class Clip(Vision):
         return store.tensors(key, compute)["embeddings"].to(self.device)
 
     @torch.inference_mode()
-    def _encode_text(self, texts: list[str]) -> torch.Tensor:
-        with self._autocast(), shortened(self.model, self.tokenizer(texts).to(self.device)) as tokens:
+    def _encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        with self._autocast(), shortened(self.model, tokens.to(self.device)) as tokens:
             return self.model.encode_text(tokens).float()
 
 

@@ -4,16 +4,13 @@ And the same for a second class: why not that? `sharing` sees every image, and `
 it by a rule, successes and failures.
 """
 
-import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 
-from lib.data import ImageDataset
+from lib.data import ImageDataset, picture
 from lib.errors import UserError, nearest
 from lib.models import Clip, heads
 from lib.mutual import information, prompts, words
@@ -23,7 +20,6 @@ from lib.mutual.options import DEFAULTS, Options
 COLUMNS = ["image", "class", "predicted", "rival", "top1", "probability", "named"]  # of `sharing`
 COLUMNS += ["matches", "matches_rival", "above_chance", "hold"]
 KINDS = {"shares most": 6, "wrong and sure": 3, "right, shares least": 3}  # of a page's examples, and how many
-FILE = "a file"  # the split of a picture from elsewhere
 
 
 @dataclass
@@ -69,17 +65,6 @@ class View:
         return {marked: t in self.predicted.shared for t, marked in texts.items()} | more
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """A source of one picture."""
-
-    picture: Image.Image
-    fingerprint: str
-
-    def image(self, k: int) -> Image.Image:
-        return self.picture
-
-
 def group_of(images: ImageDataset, image: int | str) -> tuple[ImageDataset, int]:
     """The images that one is decomposed together with, and its number among them.
 
@@ -87,9 +72,8 @@ def group_of(images: ImageDataset, image: int | str) -> tuple[ImageDataset, int]
     Raises UserError for a number that is not there and a file that cannot be read.
     """
     if isinstance(image, str):
-        picture, one = opened(image), np.zeros(1, np.int64)
-        content = hashlib.sha256(picture.tobytes() + repr(picture.size).encode()).hexdigest()
-        return replace(images, split=FILE, labels=one, indices=one, source=_Picture(picture, content)), 0
+        one = np.zeros(1, np.int64)
+        return replace(images, split=picture.SPLIT, labels=one, indices=one, source=picture.source(image)), 0
     if type(image) is not int:
         raise UserError(f"image is {image!r}; give a number of the dataset or the path of a picture.")
     if not 0 <= image < len(images):
@@ -99,20 +83,9 @@ def group_of(images: ImageDataset, image: int | str) -> tuple[ImageDataset, int]
     return images.subset(members), int(np.flatnonzero(members == image)[0])
 
 
-def opened(path: str) -> Image.Image:
-    """A picture file as RGB. Raises UserError when it is not there or no picture."""
-    if not Path(path).expanduser().is_file():
-        raise UserError(f"There is no file {path}; give `image` a number of the dataset or the path of a picture.")
-    try:
-        with Image.open(Path(path).expanduser()) as picture:
-            return picture.convert("RGB")
-    except Exception as error:  # PIL raises many kinds for what is no picture
-        raise UserError(f"{path} is not a picture that can be read ({type(error).__name__}); give another.") from None
-
-
 def described(clip: Clip, group: ImageDataset) -> str:
     """A sentence on what an image's explanation rests on: with how many images it is decomposed, and by which model."""
-    if group.split != FILE:
+    if group.split != picture.SPLIT:
         return f"It is decomposed together with the others of its class: {len(group)} images."
     alone = "The picture is a file: it is decomposed by itself, and its label is not known."
     drawn = "This model has seen drawn animals only: what it says of a photograph means nothing."
@@ -126,20 +99,20 @@ def view(clip: Clip, group: ImageDataset, i: int, options: Options = DEFAULTS, r
     the second most likely one. Raises UserError for an unknown class, and for images without descriptors.
     """
     group.require_descriptors(every_class=False)
+    if rival and rival not in group.classes:
+        raise UserError(f"'{rival}' is no class of {group.name}.{nearest(rival, group.classes)}")
+    pixels = clip.pixels([group.image(i)])
+    chances = probabilities(clip, group, clip.embed_pixels(pixels))[0]
+    order = chances.argsort(descending=True).tolist()
     found = find(clip, group, options, options.methods[-1], seed)
     named, label_map = name_parts(clip, group, found, options), np.asarray(found.label_maps)[i].astype(int)
     ids, by_part = named.vision_ids[i].tolist(), named.part_ids[i].tolist()
-    pixels = clip.pixels([group.image(i)])
     drawn, _, numbers = prompts.red_circles(pixels, torch.from_numpy(label_map)[None])
-    chances = probabilities(clip, group, clip.embed_pixels(pixels))[0]
-    order = chances.argsort(descending=True).tolist()
-    if rival and rival not in group.classes:
-        raise UserError(f"'{rival}' is no class of {group.name}.{nearest(rival, group.classes)}")
     second = group.classes.index(rival) if rival else order[1]
     sides = [_side(clip, group, named.vision_ids[i : i + 1], k, float(chances[k]), options) for k in (order[0], second)]
     return View(
         picture=pixels[0].permute(1, 2, 0).numpy(),
-        label=None if group.split == FILE else group.classes[group.labels[i]],
+        label=None if group.split == picture.SPLIT else group.classes[group.labels[i]],
         label_map=label_map,
         parts={p: [group.bank[d] for d in by_part[p] if d >= 0] for p in numbers.tolist()},
         circled={p: drawn[k, 0].permute(1, 2, 0).numpy() for k, p in enumerate(numbers.tolist())},

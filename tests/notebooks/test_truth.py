@@ -39,6 +39,24 @@ def test_a_picture_of_ones_own_is_explained(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_photograph_is_explained_by_the_classes_that_are_named(tmp_path, photographs):
+    (tmp_path / "bank.txt").write_text("pointed ears\nwhiskers\na wet nose\na handle\nbrown fur\nsteam")
+    (tmp_path / "photo.png").write_bytes((photographs / "cat" / "chelsea.png").read_bytes())
+    asked = {
+        "image": "photo.png",
+        "classes": "cat, dog, coffee cup",
+        "descriptors": "bank.txt",
+    }  # from where one stands
+    done, page = run("explain", tmp_path, weights="small", rival="dog", **asked)
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = "\n".join(tables(page))
+    assert "Rehearsal scale: photo.png, held against 3 classes" in text and "| dog |" in text
+    shown = text + "\n".join(str(o.get("data", {}).get("text/html", "")) for o in outputs(page))
+    assert "bestiary" not in text and "animals only" not in text and "Random weights" in shown
+    assert not list((tmp_path / "results").rglob("*.parquet"))  # nothing but the picture was looked at
+
+
+@pytest.mark.slow
 def test_a_folder_of_ones_own_is_explained(tmp_path, make_folder):
     folder = make_folder({"cat": 2, "dog": 2, "bird": 2})
     bank = {"cat": ["whiskers", "pointed ears"], "dog": ["a tail", "floppy ears"], "bird": ["a beak", "wings"]}
@@ -58,6 +76,7 @@ def test_the_zoo_of_models_that_are_all_supervised(tmp_path):
     ("exhibit", "parameters", "sentence"),
     [
         ("explain", {"image": 24}, "bestiary has 24 here; give 0 to 23"),
+        ("explain", {"classes": "cat, dog"}, "classes goes with a picture of yours, and no image is given"),
         ("ground_truth", {"step_images": -1}, "step_images is -1"),
     ],
 )
@@ -74,7 +93,8 @@ def test_pages_are_within_the_books_measures(exhibit):
     assert 8 <= len(code) <= 18
     for cell in code:
         lines = cell.source.splitlines()
-        assert len(lines) <= 15 and max(map(len, lines)) <= 88, cell.source
+        most = 18 if "parameters" in cell.metadata.get("tags", []) else 15  # those are a list, to look one up in
+        assert len(lines) <= most and max(map(len, lines)) <= 88, cell.source
     drawn = [c for c in code if "figure" in c.metadata.get("mystnb", {})]
     assert drawn and all(c.metadata["mystnb"]["image"]["alt"] and c.metadata["mystnb"]["figure"]["name"] for c in drawn)
     for before, cell in zip(content.cells, content.cells[1:], strict=False):

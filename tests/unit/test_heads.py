@@ -40,7 +40,7 @@ def test_the_classifier_is_kept_and_each_row_has_norm_one(fresh_cache, monkeypat
     assert weights.shape == (3, clip.width)
     torch.testing.assert_close(weights[0], weights[2])  # names may occur twice
     torch.testing.assert_close(weights.norm(dim=1), torch.ones(3))
-    monkeypatch.setattr(clip, "_encode_text", None)
+    monkeypatch.setattr(clip, "_encode_tokens", None)
     assert torch.equal(heads.classifier(clip, classes, templates), weights)
     with pytest.raises(TypeError):
         heads.classifier(clip, classes, templates[:1])

@@ -332,7 +332,7 @@ def test_embeddings_of_a_dataset_are_computed_once(clips, images, fresh_cache, m
     clip = clips["ViT"]
     first, words = clip.embed_images(images), clip.embed_texts(["a beak"])
     monkeypatch.setattr(clip, "_infer", None)
-    monkeypatch.setattr(clip, "_encode_text", None)
+    monkeypatch.setattr(clip, "_encode_tokens", None)
     assert torch.equal(clip.embed_images(images), first)
     assert torch.equal(clip.embed_texts(["a beak"]), words)
     again = models.load("ViT-B-16:random")  # as another process would
