@@ -85,7 +85,7 @@ if __name__ == "__main__":
     if drawn:
         replace(folder / PICTURE, drawn)
         about = "A drawn animal, the parts found in it, a red circle around each, and the descriptors chosen for it."
-        text = f"```{{figure}} {PICTURE}\n:alt: {about}\n:name: fig-front\n\n" + (
+        text = f"```{{figure}} /book/executed/{PICTURE}\n:alt: {about}\n:name: fig-front\n\n" + (
             "One picture explained: what both towers know about it. Bold descriptors are also those of the predicted\n"
             "class; {doc}`executed/explain` goes through every step.\n```\n\n" + text
         )
