@@ -10,6 +10,7 @@ from lib.paths import ROOT
 
 ROOMS = {  # in the order in which a reader meets them
     "": "The way of the data",
+    "statistics": "Statistics",
     "data": "Images",
     "models": "Models",
     "mutual": "Mutual knowledge",

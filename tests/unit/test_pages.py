@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lib import parameters
+from lib import parameters, paths
 from lib.book import api, pages, status
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -100,5 +100,7 @@ def test_the_status_page_begins_with_what_was_not_run_and_sums_up_the_records():
 
 def test_the_api_page_has_every_room_and_the_docstrings_of_public_functions():
     text = api.page()
-    assert "### `lib.statistics`" in text and "### `lib.store`" in text
-    assert "`band(values: np.ndarray, seed: int=0, draws: int=DRAWS)" in text and "\n`_" not in text
+    assert "### `lib.statistics.estimates`" in text and "### `lib.store`" in text
+    assert "`band(values: np.ndarray, cluster: ArrayLike | None=None, seed: int=0" in text and "\n`_" not in text
+    rooms = {path.parent.name for path in (paths.ROOT / "lib").glob("*/__init__.py")}
+    assert rooms == set(api.ROOMS) - {""}
