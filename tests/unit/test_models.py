@@ -314,6 +314,13 @@ def test_the_batch_size_does_not_matter(clips, images, family):
     assert few.shape[1] == grid[0] * grid[1]
 
 
+def test_each_text_keeps_its_place_whatever_its_length(clips):
+    words = ["a long tail with dark rings and a tuft", "teeth", "a photo of a dumu.", "a tail", "two long ears"]
+    alone = torch.cat([clips["ViT"].embed_texts([text], cached=False) for text in words])
+    found = clips["ViT"].embed_texts(words, batch_size=2, cached=False)
+    torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-4)
+
+
 def test_images_keep_their_order_across_batches(clips):
     clip = clips["ViT"]
     shades = [Image.new("RGB", (40, 30), (k, k, k)) for k in range(50)]
