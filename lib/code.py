@@ -1,7 +1,7 @@
 """Which code decided a result: a digest of a module and of all modules of lib that it imports.
 
 Comments and docstrings don't count. `lib.show` and `lib.book` don't either: they draw and arrange what was found, and
-`lib.progress` says how far it is.
+`lib.progress` says how far it is, `lib` itself only where its two doors stand.
 """
 
 import ast
@@ -18,6 +18,7 @@ from lib.errors import UserError
 from lib.paths import ROOT
 
 OUTSIDE = ("lib.show", "lib.book", "lib.run", "lib.progress")
+PACKAGE = "lib"  # says only where `explain` and `dissect` stand, and everything imports it
 _files: dict[tuple[Path, str], Path] = {}  # where modules stand: asked for thousands of times by one page
 _loaded: dict[str, tuple[object, str]] = {}  # module -> what was loaded, and the digest of its file at that time
 
@@ -58,7 +59,7 @@ def reached(module: str) -> set[str]:
     found, waiting = set(), [module]
     while waiting:
         name = waiting.pop()
-        if name not in found and not name.startswith(OUTSIDE):
+        if name not in found and not _outside(name):
             found.add(name)
             waiting += _read(name)[1]
     return found
@@ -68,13 +69,17 @@ def everything() -> list[str]:
     """Names of all modules of lib but those of `OUTSIDE`."""
     parts = (path.relative_to(ROOT).with_suffix("").parts for path in sorted((ROOT / "lib").rglob("*.py")))
     names = (".".join(p[:-1] if p[-1] == "__init__" else p) for p in parts)
-    return [name for name in names if not name.startswith(OUTSIDE)]
+    return [name for name in names if not _outside(name)]
+
+
+def _outside(name: str) -> bool:
+    return name == PACKAGE or name.startswith(OUTSIDE)
 
 
 def remember() -> None:
     """Note what is written now for every module that is loaded, so that a later edit is noticed."""
     for name in list(sys.modules):
-        if name.split(".")[0] == "lib" and not name.startswith(OUTSIDE) and _file(name):
+        if name.split(".")[0] == PACKAGE and not _outside(name) and _file(name):
             _own(name)
 
 

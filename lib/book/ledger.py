@@ -122,9 +122,8 @@ def ledger(claims: Sequence[dict], found: Mapping[str, Mapping[str, dict]], page
 
     claims: of data/claims.toml; found: from `verdicts`; pages: names of the executed notebooks.
     """
-    found = {name: corrected(kept) for name, kept in found.items()}
-    mini = found.pop(MINIATURE, {})
-    others = found
+    others = {name: corrected(kept) for name, kept in found.items()}
+    mini = others.pop(MINIATURE, {})
     text = [*_balance(claims, mini, others), ""]
     papers = list(dict.fromkeys(claim["paper"] for claim in claims))
     for paper in sorted(papers, key=lambda p: list(PAPERS).index(p) if p in PAPERS else len(PAPERS)):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
 from lib.data import folders
@@ -35,11 +36,22 @@ class Shift(NamedTuple):
     present: np.ndarray
     group: np.ndarray
 
+    @classmethod
+    def none(cls, images: ImageDataset) -> "Shift":
+        """The images as they are: all classes compete."""
+        every = np.arange(len(images.classes))
+        return cls(images, every, every)
+
     @property
     def right(self) -> np.ndarray:
         """Which of the competing classes are right for each image: bool [n, m]."""
         own = self.group[np.searchsorted(self.present, self.images.labels)]
         return own[:, None] == self.group
+
+    def hits(self, logits: torch.Tensor) -> np.ndarray:
+        """100.0 where the likeliest of the competing classes is right, else 0.0: [n], from logits [n, m]."""
+        best = logits.argmax(1).cpu().numpy()
+        return 100.0 * self.right[np.arange(len(best)), best]
 
 
 def published(dataset: str) -> list[str]:

@@ -54,13 +54,20 @@ def _resamples(part: pd.DataFrame, seed: int) -> Iterator[np.ndarray]:
         yield np.hstack([lines[k] for k in rng.integers(len(lines), size=len(lines))])
 
 
+def _drawn_whole(table: pd.DataFrame) -> tuple[pd.Index, np.ndarray | None, int]:
+    """The images, the number of each one's class (None where none is known), and how many units are drawn."""
+    images = pd.Index(table["image"].unique())
+    units = statistics.whole(table, images)
+    return images, units, len(images if units is None else np.unique(units))
+
+
 def tracking(table: pd.DataFrame, within: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """How each count, and accuracy, goes with each truth (Spearman), a line a pair: over models and within models.
 
     table: as of `within_models`, with `top1`; within: what that gives. Columns over_models (interval: other classes),
     other_models (the same value, interval: other models), within (other classes), each with _low and _high.
     """
-    n, found = table["class" if "class" in table else "image"].nunique(), {}
+    (_, _, n), found = _drawn_whole(table), {}
     for pair in product(("top1", *COUNTS), TRUTHS):
         means = table.groupby("model", sort=False)[list(pair)].mean()
         found[*pair, "over_models"] = statistics.correlation_over_images(table, *pair, "spearman", seed=seed)
@@ -77,9 +84,7 @@ def right_and_wrong(table: pd.DataFrame, values: Sequence[str], seed: int = 0) -
     _low and _high over classes drawn again.
     """
     found: dict[tuple, statistics.Estimate] = {}
-    images = pd.Index(table["image"].unique())
-    units = statistics.whole(table, images)
-    n = len(images if units is None else np.unique(units))
+    images, units, n = _drawn_whole(table)
     for value in values:
         sides = [table[table["top1"] == top1].pivot_table(value, "model", "image") for top1 in (100, 0)]
         sides = [side.reindex(columns=images) for side in sides]

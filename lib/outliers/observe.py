@@ -157,8 +157,8 @@ def pruning(given: Given, options: Pruning) -> Seen:
         low, high = np.quantile(averages.draws("agree"), [0.025, 0.975], axis=0)
         bounds = {"agree": averages.mean("agree").ravel(), "agree_low": low.ravel(), "agree_high": high.ravel()}
         return Seen(grid.assign(split="val", **bounds))
-    images, everything, frames, tensors = given.images, np.arange(len(weight)), [], {}
-    for split, shift in {"val": Shift(images, everything, everything), **shifted(given, images, options)}.items():
+    images, frames, tensors = given.images, [], {}
+    for split, shift in {"val": Shift.none(images), **shifted(given, images, options)}.items():
         present, embedded = shift.present, model.embed_images(shift.images)
         own = {way: [(a, b[:, present]) for a, b in several] for way, several in factors.items()}
         parts = list(method.prune(embedded, weight[present], bias[present], own, ks, shift.right))
@@ -191,14 +191,12 @@ def robustness(given: Given, options: Shifts) -> pd.DataFrame:
     """
     model, images = given.model, given.images
     weight, bias = heads.head(model, images)
-    moved, everything, frames = shifted(given, images, options), np.arange(len(weight)), []
+    moved, frames = shifted(given, images, options), []
     if not moved:
         raise UserError(f"No shifts of {images.name} are there; name folders of shifted images with `-p shifts A,B`.")
-    for split, shift in {"val": Shift(images, everything, everything), **moved}.items():
-        rows, right = model.embed_images(shift.images), torch.from_numpy(shift.right)
-        predicted = (rows @ weight[shift.present].T + bias[shift.present]).argmax(1).cpu()
-        top1 = 100.0 * right[torch.arange(len(right)), predicted].float().numpy()
-        frames.append(pd.DataFrame(_named(shift.images)).assign(split=split, top1=top1))
+    for split, shift in {"val": Shift.none(images), **moved}.items():
+        top1 = shift.hits(model.embed_images(shift.images) @ weight[shift.present].T + bias[shift.present])
+        frames.append(_named(shift.images).assign(split=split, top1=top1))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -209,8 +207,7 @@ def shifted(given: Given, images: ImageDataset, options: Shifts) -> dict[str, Sh
     UserError for other class folders, and for a shift that was asked for and is not there.
     """
     if images.name == "bestiary":
-        every = np.arange(len(images.classes))
-        return {name: Shift(given.open_images(name), every, every) for name in options.names or SHIFTS}
+        return {name: Shift.none(given.open_images(name)) for name in options.names or SHIFTS}
     found = {}
     for path in options.paths or published_shifts(images.name):
         try:

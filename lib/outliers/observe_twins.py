@@ -40,8 +40,7 @@ def twins(given: Given, options: Shifts) -> pd.DataFrame:
     |z|). So do those of split "texts", the rows of the zero-shot classifier, one a class.
     """
     model, images = given.model, given.images
-    every = np.arange(len(images.classes))
-    moved = {"val": Shift(images, every, every), **shifted(given, images, options)}
+    moved = {"val": Shift.none(images), **shifted(given, images, options)}
     features = {split: model.embed_images(shift.images, projected=False) for split, shift in moved.items()}
     prompts = [template.format(name) for name in images.classes for template in images.templates]
     texts = model.embed_texts(prompts, projected=False).view(len(images.classes), len(images.templates), -1)
@@ -73,10 +72,9 @@ def spread(rows: torch.Tensor, seed: int) -> dict[str, Any]:
 
 def hits(shift: Shift, logits: torch.Tensor) -> pd.DataFrame:
     """Columns image, class, predicted and top1 (100 or 0), from logits [n, m] for the classes that compete."""
-    images, best = shift.images, heads.predict(logits).cpu().numpy()
-    names, right = np.array(images.classes, dtype=object), shift.right[np.arange(len(best)), best]
+    images, names = shift.images, np.array(shift.images.classes, dtype=object)
     table = pd.DataFrame({"image": np.arange(len(images)), "class": names[images.labels]})
-    return table.assign(predicted=names[shift.present[best]], top1=100.0 * right)
+    return table.assign(predicted=names[shift.present[heads.predict(logits).cpu().numpy()]], top1=shift.hits(logits))
 
 
 def projections(model: Clip) -> Sides:

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from lib import data, paths
 from lib.data import shifts
@@ -43,6 +44,15 @@ def test_several_right_answers_count_as_one_class(make_folder):
     images.labels = np.array([3, 3, 8])
     shift = data.Shift(images, np.array([3, 5, 8]), np.array([3, 3, 8]))  # 5 is 3 by another name
     assert shift.right.tolist() == [[True, True, False], [True, True, False], [False, False, True]]
+
+
+def test_a_hit_is_any_right_class_and_unshifted_images_have_one(make_folder):
+    images = data.load(str(make_folder({"a": 1, "b": 1})))
+    images.labels = np.array([3, 8])
+    shift = data.Shift(images, np.array([3, 5, 8]), np.array([3, 3, 8]))
+    assert shift.hits(torch.tensor([[0.0, 1.0, 0.5], [0.0, 1.0, 0.5]])).tolist() == [100, 0]
+    images.labels, images.classes = np.array([1, 0]), ["a", "b"]
+    assert data.Shift.none(images).hits(torch.tensor([[0.0, 1.0], [0.0, 1.0]])).tolist() == [100, 0]
 
 
 @pytest.mark.slow
